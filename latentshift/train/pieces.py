@@ -1,0 +1,190 @@
+"""The pieces of a training run: loss pairs on logits, penalties, augmentation, averaging, spectral norm.
+
+Sources: the saturating-free BCE, hinge (SNGAN), Wasserstein and least-squares losses as in paper 000 H and J; gradient
+penalty of WGAN-GP and LP; R1. All take raw logits; none of them calls `.backward`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrizations
+
+from ..layers import LayerNet
+
+Net = Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class LossPair:
+    """Two losses on logits: `d(real, fake)` and `g(fake)`, both scalars to be minimised."""
+
+    name: str
+    d: Callable[[Tensor, Tensor], Tensor]
+    g: Callable[[Tensor], Tensor]
+
+
+LOSSES: dict[str, LossPair] = {
+    pair.name: pair
+    for pair in (
+        # softplus(-d) and not log(sigmoid(d)): the latter has a NaN gradient in float32 from d about 17 up
+        LossPair("bce", lambda r, f: F.softplus(-r).mean() + F.softplus(f).mean(), lambda f: F.softplus(-f).mean()),
+        LossPair("hinge", lambda r, f: F.relu(1 - r).mean() + F.relu(1 + f).mean(), lambda f: -f.mean()),
+        LossPair("wasserstein", lambda r, f: f.mean() - r.mean(), lambda f: -f.mean()),
+        LossPair(
+            "least-squares",
+            lambda r, f: 0.5 * (r - 1).square().mean() + 0.5 * f.square().mean(),
+            lambda f: 0.5 * (f - 1).square().mean(),
+        ),
+    )
+}
+
+
+def _rows_norm(grad: Tensor) -> Tensor:
+    return (grad.flatten(1).square().sum(1) + 1e-12).sqrt()
+
+
+@dataclass(frozen=True)
+class GradientPenalty:
+    """weight * mean((|grad_x D(x_hat)| - target)^2), x_hat = t x + (1 - t) f with one t per row (WGAN-GP).
+
+    `one_sided` gives the LP form: only norms above the target count.
+    """
+
+    weight: float = 10.0
+    target: float = 1.0
+    one_sided: bool = False
+
+    def __call__(self, D: Net, real: Tensor, fake: Tensor, label: Tensor | None, generator: torch.Generator) -> Tensor:
+        t = torch.rand(real.shape[0], *[1] * (real.ndim - 1), generator=generator).to(real)
+        x = (t * real + (1 - t) * fake).detach().requires_grad_(True)
+        (grad,) = torch.autograd.grad(D(x, label).sum(), x, create_graph=True)
+        excess = _rows_norm(grad) - self.target
+        if self.one_sided:
+            excess = F.relu(excess)
+        return self.weight * excess.square().mean()
+
+
+@dataclass(frozen=True)
+class R1:
+    """gamma / 2 * mean |grad_x D(x)|^2 on real images."""
+
+    gamma: float = 1.0
+
+    def __call__(self, D: Net, real: Tensor, fake: Tensor, label: Tensor | None, generator: torch.Generator) -> Tensor:
+        x = real.detach().requires_grad_(True)
+        (grad,) = torch.autograd.grad(D(x, label).sum(), x, create_graph=True)
+        return 0.5 * self.gamma * grad.flatten(1).square().sum(1).mean()
+
+
+@dataclass(frozen=True)
+class TowardsOther:
+    """Direct adversarial training (paper 002 Eq. 9 to 11), batch form of the published code: D's images move one
+    gradient step towards the mean score of the other side. eps belongs to the batch form (eps / rows for each row)."""
+
+    eps: float = 1.0
+    clamp: tuple[float, float] | None = (-1.0, 1.0)
+
+    def __call__(self, D: Net, real: Tensor, fake: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
+        x = real.detach().requires_grad_(True)
+        f = fake.detach().requires_grad_(True)
+        dx, df = D(x, label).mean(), D(f, label).mean()
+        (gx,) = torch.autograd.grad((dx - df.detach()).abs(), x, retain_graph=True)
+        (gf,) = torch.autograd.grad((df - dx.detach()).abs(), f)
+        x, f = (x - self.eps * gx).detach(), (f - self.eps * gf).detach()
+        if self.clamp is not None:
+            x, f = x.clamp(*self.clamp), f.clamp(*self.clamp)
+        return x, f
+
+
+@dataclass(frozen=True)
+class ShiftAndFlip:
+    """Differentiable augmentation: a horizontal flip and a shift by up to `pixels`, drawn per row.
+
+    The same rule for real and generated images in D's and in G's step, so that nothing leaks into the samples.
+    """
+
+    pixels: int = 3
+    flip: bool = True
+    fill: float = -1.0
+
+    def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        rows, p = x.shape[0], self.pixels
+        if self.flip:
+            mask = torch.rand(rows, 1, 1, 1, generator=generator).to(x) < 0.5
+            x = torch.where(mask, x.flip(3), x)
+        if p:
+            height, width = x.shape[2:]
+            dy = torch.randint(0, 2 * p + 1, (rows, 1), generator=generator).to(x.device)
+            dx = torch.randint(0, 2 * p + 1, (rows, 1), generator=generator).to(x.device)
+            padded = F.pad(x, (p, p, p, p), value=self.fill)
+            iy = (dy + torch.arange(height, device=x.device)).view(rows, 1, height, 1)
+            ix = (dx + torch.arange(width, device=x.device)).view(rows, 1, 1, width)
+            x = padded[torch.arange(rows, device=x.device).view(-1, 1, 1, 1), torch.arange(x.shape[1], device=x.device).view(1, -1, 1, 1), iy, ix]
+        return x
+
+
+class Average:
+    """Exponential moving average of a network: decay min(beta, (1 + t) / (10 + t)); integer buffers are copied.
+
+    With constant weights w: ema_n = w + beta^n (ema_0 - w) once the warm-up is over.
+    """
+
+    def __init__(self, net: nn.Module, beta: float) -> None:
+        self.beta = beta
+        self.net = copy.deepcopy(net).requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, net: nn.Module, step: int) -> None:
+        decay = min(self.beta, (1 + step) / (10 + step))
+        for mine, theirs in zip(self.net.state_dict().values(), net.state_dict().values(), strict=True):
+            if mine.dtype.is_floating_point and decay > 0:
+                mine.lerp_(theirs, 1 - decay)
+            else:
+                mine.copy_(theirs)
+
+
+def add_spectral_norm(net: LayerNet) -> LayerNet:
+    """Normalise every weighted layer of `net` by its largest singular value (one power step per forward in training)."""
+    for module in net.stack:
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            parametrizations.spectral_norm(module)
+    return net
+
+
+def baked(net: LayerNet) -> LayerNet:
+    """Return a plain copy of `net` in evaluation mode, spectral norms multiplied into the weights."""
+    was = net.training
+    net.eval()
+    plain = LayerNet(net.entries, where=net.where)
+    tensors: dict[str, Tensor] = {}
+    for entry, module, blank in zip(net.entries, net.stack, plain.stack, strict=True):
+        key = str(entry.get("key", ""))
+        for name in blank.state_dict():
+            owner: object = module
+            for part in name.split("."):
+                owner = getattr(owner, part)
+            assert isinstance(owner, Tensor)
+            short = name.removeprefix("embed.")
+            tensors[f"{key}.{short}"] = owner.detach().clone()
+    net.train(was)
+    return plain.load(tensors).eval()
+
+
+def initialise(net: LayerNet, std: float, generator: torch.Generator) -> LayerNet:
+    """Draw weights from N(0, std^2), norm scales from N(1, std^2), biases 0 (the DCGAN convention)."""
+    with torch.no_grad():
+        for module in net.stack:
+            if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+                module.weight.normal_(0, std, generator=generator)
+                if module.bias is not None:
+                    module.bias.zero_()
+            elif isinstance(module, nn.BatchNorm2d) and module.affine:
+                module.weight.normal_(1, std, generator=generator)
+                module.bias.zero_()
+    return net

@@ -1,0 +1,1 @@
+"""Model families as plug-ins: networks and recognition, nothing else."""
