@@ -50,6 +50,7 @@ class Settings:
     decay_share: float = 0.25  # the learning rate falls linearly to 0 over this last share of the steps
     ema: float = 0.999
     spectral_norm: bool = False  # on every weighted layer of D
+    train_g: bool = True  # False: G stays frozen in evaluation mode and D alone learns (an honest critic)
     seed: int = 0
 
     def rate(self, step: int) -> float:
@@ -130,7 +131,7 @@ class Trainer:
 
     def _one_step(self) -> dict[str, float]:
         s, loss = self.settings, LOSSES[self.settings.loss]
-        self.G.train()
+        self.G.train(s.train_g)
         self.D.train()
         for optimiser, rate in ((self.opt_g, s.lr_g), (self.opt_d, s.lr_d)):
             for group in optimiser.param_groups:
@@ -149,10 +150,12 @@ class Trainer:
             for penalty in self.penalties:
                 loss_d = loss_d + penalty(self._critic, x, f, label, self.generator)
             self._apply(self.opt_d, loss_d)
-        _, z, label = self._draw(s.g_batch or s.batch)
-        loss_g = loss.g(self._critic(self._seen(self.G(z, label)), label))
-        self._apply(self.opt_g, loss_g)
-        self.average.update(self.G, self.step)
+        loss_g = torch.zeros(())
+        if s.train_g:
+            _, z, label = self._draw(s.g_batch or s.batch)
+            loss_g = loss.g(self._critic(self._seen(self.G(z, label)), label))
+            self._apply(self.opt_g, loss_g)
+            self.average.update(self.G, self.step)
         self.step += 1
         return {
             "step": self.step,
