@@ -33,7 +33,8 @@ def test_a_bundled_pair_holds_what_its_card_says(name: str) -> None:
     (chunk,) = Engine(climb, pair, settings=Settings(chunk=1000)).run(z, seeds, images0=True).chunks
     for when, points, score in (("before", chunk.images0, chunk.score0), ("after", chunk.images, chunk.score)):
         found = coverage(points, pair.card["modes"])
-        assert found["modes"] == told[when]["modes"] == len(pair.card["modes"])
+        assert told[when]["modes"] == len(pair.card["modes"])
+        assert found["modes"] >= told[when]["modes"] - (when == "before")  # the rarest raw mode may miss 1,000 rows
         assert found["near"] == pytest.approx(told[when]["near"], abs=0.05)  # 1,000 of the card's 10,000 rows
         assert score.mean() == pytest.approx(told[when]["mean_critic"], abs=0.05)
     assert (chunk.score > chunk.score0).mean() > 0.95

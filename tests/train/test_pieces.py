@@ -221,6 +221,7 @@ def test_a_trained_pair_written_and_read_scores_the_same(tmp_path: Path, half: b
         again, scored = pair.generate(z), pair.logit(pair.generate(z))
     assert (again - images).abs().max() <= 2 * most
     assert (scored - score).abs().max() <= most * (score.max() - score.min())
+    assert all(p.stat().st_mode & 0o777 == (folder / "card.json").stat().st_mode & 0o777 for p in folder.iterdir())
     size = (folder / "G.safetensors").stat().st_size
     assert size < 2200 if half else size > 1800
 
