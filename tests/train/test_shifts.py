@@ -182,6 +182,16 @@ def test_a_failure_inside_leaves_no_trace() -> None:
     assert fingerprint(G, D) == before
 
 
+def test_spectral_norm_takes_no_power_step_inside() -> None:
+    D, x = add_spectral_norm(mlp(4, 1)), torch.randn(8, 4)
+    fixed = D.eval()(x)
+    D.train()
+    with still(D):
+        assert torch.equal(D(x), fixed)
+        assert torch.equal(D(x), fixed)
+    assert not torch.equal(D(x), fixed), "outside it goes on"
+
+
 def test_batch_statistics_couple_rows_and_running_ones_do_not() -> None:
     torch.manual_seed(0)
     G, D = mlp(3, 4, norm=True), mlp(4, 1)
