@@ -81,7 +81,7 @@ def test_squeezenet_is_the_graph_of_its_card_in_bgr() -> None:
     torch.testing.assert_close(out.features, features, rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(out.logits, logits, rtol=1e-4, atol=1e-3)
     assert isinstance(net.net, SqueezeNet)
-    assert net.net.trunk(caffe_bgr(big), last=5).shape == (4, 256, 14, 14)
+    assert net.net.trunk(caffe_bgr(big), last=5).shape == (4, 256, 13, 13)
 
 
 def test_squeezenet_ranks_noise_below_clean_images() -> None:
