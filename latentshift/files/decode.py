@@ -54,9 +54,7 @@ def _plain(image: Image.Image, where: str, notes: set[str]) -> Image.Image:
         image = ImageOps.exif_transpose(image)
         notes.add("turned as their EXIF orientation says")
     if image.mode in ("I", "F"):
-        raise FileError(
-            f"a picture of mode {image.mode} has no stated range", where=where, way_out="Save it with 8 bits."
-        )
+        raise FileError(f"a picture of mode {image.mode} has no stated range", where=where, way_out="Save it with 8 bits.")
     if image.mode.startswith("I;16"):
         notes.add("16 bits reduced to 8")
         wide = np.asarray(image).astype(np.uint32)

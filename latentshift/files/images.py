@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DamagedFileError, FileError, RequestError
+from .decode import EXTENSIONS, Pixels, read_picture
 from .imageset import ImageSet, read_idx_set, read_npy_set, read_npz, to_channels
 from .npz import check_archive
-from .decode import EXTENSIONS, Pixels, read_picture
 
 __all__ = ["ImageSet", "read_images"]
 
@@ -102,9 +102,7 @@ def _labels(raw: bytes | None, names: list[str], where: str) -> tuple[npt.NDArra
         return None, []
     missing = [n for n in names if n not in pairs]
     if missing:
-        raise DamagedFileError(
-            f"dataset.json has no label for {len(missing)} pictures, the first is {missing[0]}", where=where
-        )
+        raise DamagedFileError(f"dataset.json has no label for {len(missing)} pictures, the first is {missing[0]}", where=where)
     values = [pairs[n] for n in names]
     if not all(isinstance(v, int) and not isinstance(v, bool) and 0 <= v < 2**31 for v in values):
         return None, ["the labels in dataset.json are no class numbers and are not used"]
@@ -122,11 +120,7 @@ def _read_folder(path: Path, size: int | None, channels: int | None, progress: P
             ignored += 1
             archives += [file.name] if file.suffix.lower() in ARCHIVES else []
     if not files:
-        hint = (
-            f"It holds {archives[0]}: give that file itself."
-            if archives
-            else f"Known: {', '.join(sorted(EXTENSIONS))}."
-        )
+        hint = f"It holds {archives[0]}: give that file itself." if archives else f"Known: {', '.join(sorted(EXTENSIONS))}."
         raise FileError("a folder without pictures", where=str(path), way_out=hint)
     entries = ((f.relative_to(path).as_posix(), lambda f=f: f.open("rb")) for f in files)
     images, names, notes = _collect(entries, len(files), str(path), size, channels, progress)
@@ -147,19 +141,13 @@ def _read_zip(path: Path, size: int | None, channels: int | None, progress: Prog
         members = [i for i in archive.infolist() if not i.is_dir() and not i.filename.startswith("__MACOSX/")]
         nested = [i.filename for i in members if i.filename.lower().endswith(ARCHIVES)]
         if nested:
-            raise FileError(
-                f"a zip that holds another archive ({nested[0]})", where=str(path), way_out="Unpack it first."
-            )
+            raise FileError(f"a zip that holds another archive ({nested[0]})", where=str(path), way_out="Unpack it first.")
         linked = [i.filename for i in members if (i.external_attr >> 16) & 0o170000 == 0o120000]
         if linked:
             raise FileError(f"a zip that holds a link ({linked[0]})", where=str(path))
-        pictures = sorted(
-            (i for i in members if Path(i.filename).suffix.lower() in EXTENSIONS), key=lambda i: i.filename
-        )
+        pictures = sorted((i for i in members if Path(i.filename).suffix.lower() in EXTENSIONS), key=lambda i: i.filename)
         if not pictures:
-            raise FileError(
-                "a zip without pictures", where=str(path), way_out=f"Known: {', '.join(sorted(EXTENSIONS))}."
-            )
+            raise FileError("a zip without pictures", where=str(path), way_out=f"Known: {', '.join(sorted(EXTENSIONS))}.")
         entries = ((i.filename, lambda i=i: io.BytesIO(archive.read(i))) for i in pictures)
         images, names, notes = _collect(entries, len(pictures), str(path), size, channels, progress)
         tables = [i for i in members if i.filename == "dataset.json"]
@@ -186,9 +174,7 @@ def read_images(
     Raises FileError (exit status 4) with the name of what cannot be used, RequestError for a bad size or channels.
     """
     if channels not in (None, 1, 3) or (size is not None and not 1 <= size <= 8192):
-        raise RequestError(
-            f"images of {channels} channels and {size} pixels are not made here", way_out="Use 1 or 3 channels."
-        )
+        raise RequestError(f"images of {channels} channels and {size} pixels are not made here", way_out="Use 1 or 3 channels.")
     path = Path(path)
     if not path.exists() and ".npz:" in path.name:
         name, _, key = path.name.rpartition(":")
@@ -203,15 +189,11 @@ def read_images(
         data = _read_file(path, size, channels, key, progress)
     if len(data.images) < least:
         n = len(data.images)
-        raise FileError(
-            f"{n} image{'s' * (n != 1)} where {least} are needed", where=str(path), way_out="Give more images."
-        )
+        raise FileError(f"{n} image{'s' * (n != 1)} where {least} are needed", where=str(path), way_out="Give more images.")
     return data
 
 
-def _read_file(
-    path: Path, size: int | None, channels: int | None, key: str | None, progress: Progress | None
-) -> ImageSet:
+def _read_file(path: Path, size: int | None, channels: int | None, key: str | None, progress: Progress | None) -> ImageSet:
     suffix = path.suffix.lower()
     with path.open("rb") as stream:
         head = stream.read(4)
@@ -221,7 +203,7 @@ def _read_file(
         return read_npy_set(path, size, channels)
     if suffix == ".zip" or head == b"PK\x03\x04":
         return _read_zip(path, size, channels, progress)
-    if "idx3" in path.name or head[:3] == b"\x00\x00\x08":
+    if "-idx" in path.name or head[:3] == b"\x00\x00\x08":
         return read_idx_set(path, size, channels)
     if suffix in EXTENSIONS:
         entry: Iterator[tuple[str, Callable[[], IO[bytes]]]] = iter([(path.name, lambda: path.open("rb"))])

@@ -12,9 +12,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from ..errors import DamagedFileError, FileError
+from .decode import Pixels, fit
 from .idx import read_idx
 from .npz import Npz, read_npy
-from .decode import Pixels, fit
 
 _KEYS = ("images", "x", "arr_0", "data", "samples")
 _LABELS = ("labels", "label", "y", "arr_1")
@@ -61,9 +61,7 @@ def _arrange(x: npt.NDArray[Any], where: str) -> Pixels:
     if x.ndim == 3:
         return x[:, None]
     if x.ndim != 4 or 0 in x.shape:
-        raise FileError(
-            f"an array of {x.shape} is no set of images", where=where, way_out="Give (n, H, W, C) or (n, C, H, W)."
-        )
+        raise FileError(f"an array of {x.shape} is no set of images", where=where, way_out="Give (n, H, W, C) or (n, C, H, W).")
     last, first = x.shape[3] in (1, 3), x.shape[1] in (1, 3)
     if last == first:
         kind = "could be read both ways" if last else "has no axis of 1 or 3 channels"
@@ -93,9 +91,7 @@ def array_set(
         notes.append("colour turned to grey (0.299 R + 0.587 G + 0.114 B)")
     if labels is not None:
         if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
-            raise DamagedFileError(
-                f"labels {labels.shape} {labels.dtype} do not fit {len(images)} images", where=source
-            )
+            raise DamagedFileError(f"labels {labels.shape} {labels.dtype} do not fit {len(images)} images", where=source)
         labels = labels.astype(np.int64)
     return ImageSet(np.ascontiguousarray(images), labels, (), tuple(notes), source)
 
@@ -118,9 +114,7 @@ def read_npz(path: Path, key: str | None, size: int | None, channels: int | None
         if key is None:
             named = [k for k in _KEYS if k in npz]
             if "mu" in npz and "sigma" in npz and not named:
-                raise FileError(
-                    "saved statistics hold no images", where=str(path), way_out="Use them as the reference."
-                )
+                raise FileError("saved statistics hold no images", where=str(path), way_out="Use them as the reference.")
             others = [k for k in npz if k not in _LABELS]
             if not named and len(others) != 1:
                 raise FileError(
@@ -139,9 +133,7 @@ def read_npz(path: Path, key: str | None, size: int | None, channels: int | None
 def read_idx_set(path: Path, size: int | None, channels: int | None) -> ImageSet:
     x = read_idx(path)
     if x.ndim != 3:
-        raise FileError(
-            f"an idx file of {x.shape} holds no images", where=str(path), way_out="Give the images-idx3 file."
-        )
+        raise FileError(f"an idx file of {x.shape} holds no images", where=str(path), way_out="Give the images-idx3 file.")
     beside = path.with_name(path.name.replace("images-idx3", "labels-idx1").replace("images.idx3", "labels.idx1"))
     labels = read_idx(beside) if beside != path and beside.is_file() else None
     return array_set(x, labels, str(path), size, channels)

@@ -44,9 +44,14 @@ def check_archive(archive: zipfile.ZipFile, where: str) -> None:
 
 
 def _array(stream: IO[bytes], limit: int, where: str) -> npt.NDArray[Any]:
-    version = np.lib.format.read_magic(stream)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read(stream)
+    try:
+        version = np.lib.format.read_magic(stream)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read(stream)
+    except (OSError, zipfile.BadZipFile, zlib.error):
+        raise
+    except Exception as error:  # the header is Python text: its parser raises tokenizer and syntax errors too
+        raise DamagedFileError(f"not a readable array header: {error}", where=where) from None
     if dtype.hasobject:
         raise UnsafeFileError("the array holds Python objects, which are programs", where=where)
     size = math.prod(shape) * dtype.itemsize
@@ -85,6 +90,9 @@ class Npz(Mapping[str, npt.NDArray[Any]]):
 
     def __len__(self) -> int:
         return len(self.members)
+
+    def __contains__(self, name: object) -> bool:  # the inherited one would read the array
+        return name in self.members
 
     def __getitem__(self, name: str) -> npt.NDArray[Any]:
         if name not in self.members:

@@ -98,16 +98,15 @@ class Moments:
     def load(cls, path: str | Path, *, count: int | None = None) -> Moments:
         """Read what `save` wrote, or another tool's npz of `mu` and `sigma` (then `count` must be given).
 
-        Raises DamagedFileError for anything else: pickled objects, wrong shapes, NaN, a matrix that is no covariance.
+        Raises DamagedFileError for anything else (wrong shapes, NaN, a matrix that is no covariance), UnsafeFileError for
+        pickled objects.
         """
         with Npz(path) as npz:
             mu, sigma = (cls._numbers(npz, key) for key in ("mu", "sigma"))
             n = int(cls._numbers(npz, "count").sum()) if "count" in npz else count
             network = str(npz["network"]) if "network" in npz else ""
         if n is None:
-            raise DamagedFileError(
-                "the statistics do not say of how many images", where=str(path), way_out="Give the count."
-            )
+            raise DamagedFileError("the statistics do not say of how many images", where=str(path), way_out="Give the count.")
         if n < 2 or mu.ndim != 1 or sigma.shape != (mu.size, mu.size):
             raise DamagedFileError(f"mu {mu.shape}, sigma {sigma.shape}, count {n} do not fit", where=str(path))
         if not (np.isfinite(mu).all() and np.isfinite(sigma).all()):
@@ -213,9 +212,7 @@ def _jackknife(a: Array, b: Array) -> float:
     return float(np.sqrt((n - 1) * without_a.var() + (m - 1) * without_b.var()))
 
 
-def kid(
-    features_a: ArrayLike, features_b: ArrayLike, *, subsets: int = 100, subset_size: int = 1000, seed: int = 2020
-) -> KID:
+def kid(features_a: ArrayLike, features_b: ArrayLike, *, subsets: int = 100, subset_size: int = 1000, seed: int = 2020) -> KID:
     """Kernel Inception distance: the mean of `mmd` over random subsets, drawn as torch-fidelity draws them.
 
     Subsets without replacement from `RandomState(seed)`, a's indices then b's. A smaller set lowers `subset_size`

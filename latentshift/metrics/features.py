@@ -92,9 +92,7 @@ class Network:
         return Extracted(features, logits)
 
 
-def extract(
-    network: Features, images: npt.NDArray[np.uint8] | Tensor, *, batch: int = 250, device: str = "cpu"
-) -> Extracted:
+def extract(network: Features, images: npt.NDArray[np.uint8] | Tensor, *, batch: int = 250, device: str = "cpu") -> Extracted:
     """Run `network` over all images in batches; results on the CPU.
 
     Raises NumericError with the first row where a feature is not finite.
@@ -105,15 +103,13 @@ def extract(
     logits: list[Tensor] = []
     for start in range(0, len(images), batch):
         part = images[start : start + batch]
-        # a copy per batch: a memory-mapped or read-only array is no tensor's storage
-        x = torch.tensor(part) if isinstance(part, np.ndarray) else part
+        # a copy per batch: a read-only or flipped array is no storage for a tensor
+        x = torch.from_numpy(np.array(part, order="C")) if isinstance(part, np.ndarray) else part
         out = network(x.to(device))
         features.append(out.features.float().cpu())
         bad = ~torch.isfinite(features[-1]).all(1)
         if bad.any():
-            raise NumericError(
-                f"{network.name} gives NaN or infinite features: image {start + int(bad.int().argmax())}"
-            )
+            raise NumericError(f"{network.name} gives NaN or infinite features: image {start + int(bad.int().argmax())}")
         if out.logits is not None:
             logits.append(out.logits.float().cpu())
     return Extracted(torch.cat(features), torch.cat(logits) if logits else None)

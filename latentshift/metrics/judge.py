@@ -84,9 +84,7 @@ class Judge:
         """Write the statistics and the first `keep` feature rows (float32) as an npz."""
         m = self.moments
         more: dict[str, Any] = {} if self.features is None else {"features": self.features[:keep].astype(np.float32)}
-        np.savez(
-            Path(path), mu=m.mean, sigma=m.cov, count=np.int64(m.count), network=np.str_(self.network.name), **more
-        )
+        np.savez(Path(path), mu=m.mean, sigma=m.cov, count=np.int64(m.count), network=np.str_(self.network.name), **more)
 
     def see(self, images: ArrayLike) -> Array:
         """Return features (n, size) of uint8 images; feature rows are passed through."""
@@ -98,12 +96,13 @@ class Judge:
     def floor(self, count: int, *, draws: int = 4, seed: int = 0) -> tuple[float, float]:
         """Mean and spread of FD(`count` real images, the other real images) over `draws`.
 
-        Without enough stored features the images are replaced by draws of a Gaussian with the reference's moments.
+        With fewer than twice as many stored features (draws would be nearly the same images again) the images are
+        replaced by draws of a Gaussian with the reference's moments.
         """
         if count < 2:
             raise ShapeError(f"a covariance needs 2 images or more, got {count}")
         draw, m, values = np.random.default_rng(seed), self.moments, []
-        enough = self.features is not None and count <= len(self.features) and m.count - count >= max(count, 2)
+        enough = self.features is not None and 2 * count <= len(self.features)
         root = np.zeros((0, 0)) if enough else _factor(m.cov)
         for _ in range(draws):
             if enough and self.features is not None:
@@ -165,9 +164,7 @@ class Judge:
         floors = prdc(real[:half], real[half : 2 * half], k=k) if half > k else None
         note = "" if half == size else f"the floor is taken at {half} images"
         return [
-            Reading(
-                f"{metric}-{self.network.name}", values[i], size, size, None, floors[i] if floors else None, note=note
-            )
+            Reading(f"{metric}-{self.network.name}", values[i], size, size, None, floors[i] if floors else None, note=note)
             for i, metric in enumerate(("precision", "recall", "density", "coverage"))
         ]
 
@@ -263,9 +260,7 @@ def load_judge(path_or_name: str | Path) -> Judge:
             )
         folder = BUNDLED / str(path_or_name)
     card = _card(folder)
-    net = LayerNet(card["layers"], where=str(folder / "card.json"), meta=True).load(
-        read_tensors(folder / "judge.safetensors")
-    )
+    net = LayerNet(card["layers"], where=str(folder / "card.json"), meta=True).load(read_tensors(folder / "judge.safetensors"))
     size, channels = card["image"]["height"], card["image"]["channels"]
     network = Network(
         str(card.get("name", folder.name)),
