@@ -163,6 +163,8 @@ class Judge:
         half = min(size, len(real) // 2)
         floors = prdc(real[:half], real[half : 2 * half], k=k) if half > k else None
         note = "" if half == size else f"the floor is taken at {half} images"
+        if values.density < 0.01 and floors and floors.density > 0.5:
+            note = "hardly one image lies near a real one: are both of the same kind, size and range?"
         return [
             Reading(f"{metric}-{self.network.name}", values[i], size, size, None, floors[i] if floors else None, note=note)
             for i, metric in enumerate(("precision", "recall", "density", "coverage"))

@@ -140,6 +140,15 @@ def test_the_bundled_judge_ranks_what_was_done_to_images() -> None:
     assert change.z > 3
 
 
+def test_images_of_another_kind_are_noted() -> None:
+    judge = load_judge("fashion32-judge")
+    digits = read_images(shared("data", "mnist", "t10k-images-idx3-ubyte.gz"), size=32).images[:200]
+    notes = {r.metric: r.note for r in judge.readings(255 - digits)}
+    assert "of the same kind" in notes["density-fashion32-judge"]
+    garments = read_images(shared("data", "fashion-mnist", "train8226-images-idx3-ubyte.xz"), size=32).images[:200]
+    assert all("of the same kind" not in r.note for r in judge.readings(garments))
+
+
 def test_resnet_judge_gives_the_stated_floor() -> None:
     """FD-resnet20 of 500 test images to 2,000 train images is 0.35; train against train is lower (it was trained there)."""
     network = load_network(shared("data", "nets", "resnet20_cifar10_fp16.safetensors"))
