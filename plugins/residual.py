@@ -36,7 +36,8 @@ class SelfAttention(nn.Module):
         value = F.max_pool2d(self.g(x), 2).flatten(2)
         weight = torch.softmax(torch.bmm(query, key), -1)
         y = torch.bmm(value, weight.transpose(1, 2)).reshape(rows, -1, height, width)
-        return self.gamma * self.o(y) + x
+        out: Tensor = self.gamma * self.o(y) + x
+        return out
 
 
 class DBlock(nn.Module):
@@ -66,7 +67,8 @@ class DBlock(nn.Module):
         if self.pool:
             t = F.avg_pool2d(t, 2)
             side = side if self.first else F.avg_pool2d(side, 2)
-        return t + side
+        out: Tensor = t + side
+        return out
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class DBlockConfig:
 
 @dataclass(frozen=True)
 class DConfig:
-    """What a residual discriminator is made of. `attention` is the number of the block that it follows: -1 for none."""
+    """What a residual discriminator is made of."""
 
     blocks: tuple[DBlockConfig, ...]
     attention: tuple[tuple[int, int, int], ...] = ()  # (after block, key channels, value channels)

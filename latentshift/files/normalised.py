@@ -35,7 +35,8 @@ def as_float(tensors: Mapping[str, Tensor], dtype: torch.dtype = torch.float32) 
 
 
 def _unit(x: Tensor, eps: float = 1e-12) -> Tensor:
-    return x / x.norm().clamp_min(eps)
+    out: Tensor = x / x.norm().clamp_min(eps)
+    return out
 
 
 def _matrix(weight: Tensor, dim: int) -> Tensor:
@@ -45,7 +46,8 @@ def _matrix(weight: Tensor, dim: int) -> Tensor:
 def _settled(u: Tensor, v: Tensor, key: str, notes: list[str]) -> tuple[Tensor, Tensor]:
     """Bring averaged singular vectors back to length 1: an average is shorter and would inflate the weight."""
     if abs(float(u.norm()) - 1) > 1e-3 or abs(float(v.norm()) - 1) > 1e-3:
-        notes.append(f"{key}: averaged singular vectors (lengths {float(u.norm()):.3g}, {float(v.norm()):.3g}) were renormalised")
+        lengths = f"{float(u.norm()):.3g}, {float(v.norm()):.3g}"
+        notes.append(f"{key}: averaged singular vectors (lengths {lengths}) were renormalised")
         return _unit(u), _unit(v)
     return u, v
 
@@ -76,7 +78,8 @@ def _one_step(weight: Tensor, u: Tensor, key: str) -> Tensor:
     if u.numel() != matrix.shape[0]:
         raise DamagedFileError(f"the spectral norm of {key!r} does not fit: weight {tuple(weight.shape)}, u {tuple(u.shape)}")
     v = _unit(matrix.T @ u.flatten(), 1e-8)
-    return weight / (matrix @ v).norm()
+    out: Tensor = weight / (matrix @ v).norm()
+    return out
 
 
 def _weight_norm(g: Tensor, v: Tensor, key: str) -> Tensor:
@@ -155,7 +158,8 @@ def bake(tensors: Mapping[str, Tensor], dtype: torch.dtype = torch.float32) -> t
         elif leaf == "weight_bar":
             plain = _plain_owner(owner)
             done.update((f"{stem}weight_v", key))
-            give(f"{plain}.weight" if plain else "weight", _one_step(wide(key), wide(f"{stem}weight_u"), base), "third-party wrapper")
+            target = f"{plain}.weight" if plain else "weight"
+            give(target, _one_step(wide(key), wide(f"{stem}weight_u"), target), "third-party wrapper")
             if f"{stem}bias" in tensors:
                 out[f"{plain}.bias" if plain else "bias"] = wide(f"{stem}bias").to(dtype)
     rest, more = as_float({k: v for k, v in tensors.items() if k not in done}, dtype)

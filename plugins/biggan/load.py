@@ -1,13 +1,10 @@
-"""BigGAN checkpoints to networks: from trees of tensors (any reader's) and from the files and folders of a run."""
+"""BigGAN checkpoints to networks: from trees of tensors as a reader gives them."""
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +18,6 @@ from . import pretrained, shapes
 from .networks import BigGANDeepDiscriminator, BigGANGenerator, DeepDConfig, GConfig
 from .shapes import Settings
 
-Reader = Callable[[Path], Mapping[str, Any]]
-
-_RUN_FILE = re.compile(r"(G|D|G_ema|state_dict|G_optim|D_optim)(_[A-Za-z0-9]+)?\.pth")
 # Modules of the TF-Hub conversion and of other third-party spectral norms.
 _TF_HUB = ".module.weight_bar"
 
@@ -33,10 +27,10 @@ class Options:
     """Choices of a user. `truncation` (0 to 1) is for pytorch-pretrained-BigGAN; `suffix` picks a copy in a run's folder."""
 
     truncation: float = 1.0
-    interpolation: str = "published"
+    interpolation: Literal["published", "linear"] = "published"
     suffix: str | None = None
     ema: bool = True
-    cross_replica_gain: Any = None
+    cross_replica_gain: Literal["add", "mul"] | None = None
     dtype: torch.dtype = torch.float32
 
 
@@ -73,14 +67,19 @@ def _built(make: Callable[[], nn.Module], tensors: Mapping[str, Tensor], what: s
     return residual.fill(net, tensors, what)
 
 
-def generator(tensors: Mapping[str, Tensor], settings: Settings, dtype: torch.dtype) -> tuple[BigGANGenerator, list[str]]:
-    """Return a generator built from the state dict of BigGAN-PyTorch, and notes."""
-    plain, notes = bake(tensors, dtype)
-    more = list(notes)
-    config, named = shapes.infer_generator(plain, settings, more)
+def build_generator(config: GConfig, named: Mapping[str, Tensor]) -> BigGANGenerator:
+    """Return the network of a config, filled."""
     net = _built(lambda: BigGANGenerator(config), named, f"{shapes.FAMILY} G")
     assert isinstance(net, BigGANGenerator)
-    return net, more
+    return net
+
+
+def generator(tensors: Mapping[str, Tensor], settings: Settings, dtype: torch.dtype) -> tuple[BigGANGenerator, list[str]]:
+    """Return a generator built from the state dict of BigGAN-PyTorch, and notes."""
+    plain, baked = bake(tensors, dtype)
+    notes = list(baked)
+    config, named = shapes.infer_generator(plain, settings, notes)
+    return build_generator(config, named), notes
 
 
 def discriminator(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> tuple[nn.Module, int, int, list[str]]:
@@ -107,34 +106,40 @@ def load_parts(G: Part, D: Part | None, settings: Settings, options: Options, wh
     refuse_conversions(G.tensors, where)
     if not shapes.is_generator(G.tensors):
         what = "a discriminator" if shapes.is_discriminator(G.tensors) else "no generator of this family"
-        raise RequestError(f"{shapes.FAMILY}: this is {what}", where=where, way_out="Give G_ema.pth or G.pth, or the run's folder.")
-    net, notes = generator(G.tensors, settings, options.dtype)
-    config = net.config
-    notes = [*G.notes, *(f"G: {n}" for n in notes)]
+        raise RequestError(f"{shapes.FAMILY}: this is {what}", where=where, way_out="Give G_ema.pth or the run's folder.")
+    net, g_notes = generator(G.tensors, settings, options.dtype)
+    notes = [*G.notes, *(f"G: {n}" for n in g_notes)]
     critic: nn.Module | None = None
-    d_config: dict[str, Any] = {}
     if D is not None:
         if not shapes.is_discriminator(D.tensors):
             raise RequestError(f"{shapes.FAMILY}: the file given as D is no discriminator of this family", where=where)
         critic, size, classes, d_notes = discriminator(D.tensors, options.dtype)
-        check_fit(shapes.FAMILY, config.resolution, size, config.classes, classes)
-        d_config = critic.config.json()  # type: ignore[union-attr, operator]
+        check_fit(shapes.FAMILY, net.config.resolution, size, net.config.classes, classes)
         notes += [*D.notes, *(f"D: {n}" for n in d_notes)]
-    prior: dict[str, Any] = {"kind": "normal"}
     if settings.z_std != 1:
-        notes.append(f"the run drew z with standard deviation {settings.z_std:g} (z_var is passed as one); z is scaled inside G")
-        net = ScaledInput(net, settings.z_std)  # type: ignore[assignment]
+        notes.append(f"the run drew z with standard deviation {settings.z_std:g} (its z_var): z is scaled inside G")
+    return _assembled(net, critic, settings.z_std).with_notes(*notes)
+
+
+def _assembled(net: BigGANGenerator, critic: nn.Module | None, z_std: float) -> Loaded:
+    config = net.config
     return Loaded(
         family="biggan",
-        G=net,
+        G=net if z_std == 1 else ScaledInput(net, z_std).eval(),
         D=critic,
         z_size=config.z_size,
         image=(config.colours, config.resolution, config.resolution),
-        prior=prior,
         classes=config.classes,
+        d_classes=config.classes if critic is not None else None,
+        returns="critic",
         loss="hinge",
-        notes=tuple(notes),
-        config={"form": shapes.FAMILY, "G": config.json(), "D": d_config or None, "z_std": settings.z_std},
+        source=shapes.FAMILY,
+        config={
+            "form": shapes.FAMILY,
+            "G": config.json(),
+            "D": critic.config.json() if critic is not None else None,  # type: ignore[union-attr, operator]
+            "z_std": z_std,
+        },
     )
 
 
@@ -150,31 +155,44 @@ class ScaledInput(nn.Module):
         return out
 
 
-def load_pretrained(tensors: Mapping[str, Tensor], config: Mapping[str, Any] | None, options: Options, where: str = "") -> Loaded:
+def load_pretrained(
+    tensors: Mapping[str, Tensor], config: Mapping[str, Any] | None, options: Options, where: str = ""
+) -> Loaded:
     """Return pytorch-pretrained-BigGAN's generator; there is no discriminator for it anywhere."""
-    if options.interpolation not in ("published", "linear"):
-        raise RequestError(f"interpolation is 'published' or 'linear', not {options.interpolation!r}")
-    pretrained.table_rows(options.truncation, 51)
     plain, baked = bake(tensors, options.dtype)
     notes = list(baked)
     found, named = pretrained.infer(plain, config, notes)
+    t = options.truncation
+    notes.append(f"statistics of truncation {t:g}; latents are truncated at 2 and scaled by the same value")
+    return _pretrained(found, named, options).with_notes(*notes)
+
+
+def _pretrained(found: pretrained.Config, named: Mapping[str, Tensor], options: Options) -> Loaded:
+    if options.interpolation not in ("published", "linear"):
+        raise RequestError(f"interpolation is 'published' or 'linear', not {options.interpolation!r}")
+    t = options.truncation
+    if not 0 < t <= 1:
+        raise RequestError(f"truncation is above 0 and at most 1, not {t:g}", where="--trunc")
     net = _built(lambda: pretrained.PretrainedGenerator(found), named, f"{pretrained.FAMILY} G")
     assert isinstance(net, pretrained.PretrainedGenerator)
-    net.truncation, net.interpolation = options.truncation, options.interpolation  # type: ignore[assignment]
-    prior = {"kind": "truncated-normal", "bound": 2.0} | ({"factor": options.truncation} if options.truncation != 1 else {})
-    notes.append(f"statistics of truncation {options.truncation:g}; the latents are truncated at 2 and scaled by the same value")
-    settings = {"truncation": options.truncation, "interpolation": options.interpolation}
+    net.truncation, net.interpolation = t, options.interpolation
     return Loaded(
         family="biggan",
         G=net,
         D=None,
         z_size=found.z_size,
         image=(3, found.resolution, found.resolution),
-        prior=prior,
+        prior={"kind": "truncated-normal", "bound": 2.0} | ({"factor": t} if t != 1 else {}),
         classes=found.classes,
         loss="hinge",
-        notes=tuple(notes),
-        config={"form": pretrained.FAMILY, "G": found.json(), "D": None, **settings},
+        source=pretrained.FAMILY,
+        config={
+            "form": pretrained.FAMILY,
+            "G": found.json(),
+            "D": None,
+            "truncation": t,
+            "interpolation": options.interpolation,
+        },
     )
 
 
@@ -211,103 +229,34 @@ def load_tree(
     D = _one(unwrap(d_tree, where=where) if d_tree is not None else found, shapes.is_discriminator, None)
     if G is None:
         if D is not None:
-            raise RequestError(
-                f"{shapes.FAMILY}: only a discriminator is in this file", where=where, way_out="Give G_ema.pth or the run's folder."
-            )
+            what = f"{shapes.FAMILY}: only a discriminator is in this file"
+            raise RequestError(what, where=where, way_out="Give G_ema.pth or the run's folder.")
         raise RequestError(f"no BigGAN in this file (parts: {len(found.parts)})", where=where)
     if d_tree is not None and D is None:
         raise RequestError(f"{shapes.FAMILY}: the file given as D is no discriminator of this family", where=where)
     return load_parts(G, D, settings, options, where)
 
 
-def run_files(folder: Path) -> dict[str, dict[str, Path]]:
-    """Return the files of a run's folder: suffix ("", "_best1", ...) to name ("G_ema", "D", ...) to path."""
-    found: dict[str, dict[str, Path]] = {}
-    for path in sorted(folder.iterdir()):
-        if m := _RUN_FILE.fullmatch(path.name):
-            # G_ema and G_optim are names of their own, not a G with a suffix
-            name, suffix = m[1], m[2] or ""
-            for whole in ("_ema", "_optim"):
-                if name in ("G", "D") and suffix.startswith(whole):
-                    name, suffix = name + whole, suffix.removeprefix(whole)
-            found.setdefault(suffix, {})[name] = path
-    return found
-
-
-def choose_suffix(files: Mapping[str, Mapping[str, Path]], folder: Path, wanted: str | None) -> str:
-    """Return the copy to take: the one asked for, else the plain one, else the newest by time of its file."""
-    usable = {s for s, names in files.items() if {"G", "G_ema"} & set(names)}
-    if wanted is not None:
-        suffix = wanted if not wanted or wanted.startswith("_") else f"_{wanted}"
-        if suffix not in usable:
-            raise RequestError(f"no copy {wanted!r} in this run: {sorted(s or '(plain)' for s in usable)}", where=str(folder))
-        return suffix
-    if not usable:
-        raise FileError("a BigGAN-PyTorch run without a generator's file", where=str(folder), way_out="It needs G_ema.pth or G.pth.")
-    return "" if "" in usable else max(usable, key=lambda s: (max(p.stat().st_mtime for p in files[s].values()), s))
-
-
-def is_folder(folder: Path) -> bool:
-    """Return whether a folder looks like a BigGAN-PyTorch run or a pytorch-pretrained-BigGAN model."""
-    if (folder / "pytorch_model.bin").is_file() and (folder / "config.json").is_file():
-        return "attention_layer_position" in (folder / "config.json").read_text(errors="replace")
-    return any({"G", "G_ema"} & set(names) for names in run_files(folder).values())
-
-
-def load_folder(folder: Path, read: Reader, options: Options = Options()) -> Loaded:
-    """Return the pair of a run's folder (`G_ema.pth` before `G.pth`, `D.pth`, settings of `state_dict.pth`), or the generator
-    of a pytorch-pretrained-BigGAN folder. `read` gives the tree of tensors of a file."""
-    if (folder / "pytorch_model.bin").is_file():
-        config = _json(folder / "config.json") if (folder / "config.json").is_file() else None
-        return load_tree(read(folder / "pytorch_model.bin"), config=config, options=options, where=str(folder))
-    files = run_files(folder)
-    suffix = choose_suffix(files, folder, options.suffix)
-    names = files[suffix]
-    g_name = "G_ema" if "G_ema" in names and (options.ema or "G" not in names) else "G"
-    run: Mapping[str, Any] = {}
-    if "state_dict" in names:
-        state = read(names["state_dict"])
-        run = state.get("config") or {}
-        run = run if isinstance(run, Mapping) else {}
-    d_tree = read(names["D"]) if "D" in names else None
-    loaded = load_tree(read(names[g_name]), d_tree, run=run, options=options, where=str(folder))
-    others = sorted(s or "(plain)" for s in files if s != suffix)
-    notes = [f"took {names[g_name].name}" + ("" if d_tree is None else f" and {names['D'].name}")]
-    notes += [f"other copies in this run: {', '.join(others)}"] if others else []
-    left = [p.name for s in files.values() for n, p in s.items() if n.endswith("_optim")]
-    notes += [f"left out optimizer states: {', '.join(left)}"] if left else []
-    if "state_dict" not in names:
-        notes.append("no state_dict.pth: BN_eps 1e-5 and a standard normal prior were assumed")
-    return loaded.with_notes(*notes)
-
-
-def _json(path: Path) -> Mapping[str, Any]:
-    try:
-        out = json.loads(path.read_text())
-    except (ValueError, OSError) as error:
-        raise DamagedFileError(f"not a readable JSON file: {error}", where=str(path)) from None
-    if not isinstance(out, dict):
-        raise DamagedFileError("not a JSON object", where=str(path))
-    return out
-
-
-def rebuild(config: Mapping[str, Any], G: Mapping[str, Tensor], D: Mapping[str, Tensor] | None) -> tuple[nn.Module, nn.Module | None]:
+def rebuild(config: Mapping[str, Any], G: Mapping[str, Tensor], D: Mapping[str, Tensor] | None) -> Loaded:
     """Return the networks of a pair folder's card (`Loaded.config`) with their tensors under our names."""
     if config["form"] == pretrained.FAMILY:
         found = pretrained.Config.from_json(config["G"])
-        net = _built(lambda: pretrained.PretrainedGenerator(found), G, "G")
-        assert isinstance(net, pretrained.PretrainedGenerator)
-        net.truncation, net.interpolation = float(config["truncation"]), config["interpolation"]
-        return net, None
+        _sane(found.layers, found.resolution)
+        settings = {"truncation": float(config["truncation"]), "interpolation": config["interpolation"]}
+        return _pretrained(found, G, Options(**settings))
     g_config = GConfig.from_json(config["G"])
-    scale = float(config.get("z_std", 1.0))
-    inner = {k.removeprefix("net."): v for k, v in G.items()}
-    made = _built(lambda: BigGANGenerator(g_config), inner, "G")
-    if scale != 1:
-        made = ScaledInput(made, scale).eval()
-    critic = None
-    if D is not None and config.get("D"):
+    _sane(g_config.blocks, g_config.resolution)
+    d_config: residual.DConfig | DeepDConfig | None = None
+    if D is not None:
         card = config["D"]
         d_config = DeepDConfig.from_json(card) if "stages" in card else residual.DConfig.from_json(card)
-        critic = build_discriminator(d_config, D)
-    return made, critic
+        _sane(d_config.stages if isinstance(d_config, DeepDConfig) else d_config.blocks, 0)
+    inner = {k.removeprefix("net."): v for k, v in G.items()}
+    critic = build_discriminator(d_config, D) if d_config is not None and D is not None else None
+    return _assembled(build_generator(g_config, inner), critic, float(config.get("z_std", 1.0)))
+
+
+def _sane(blocks: Sized, resolution: int) -> None:
+    """Refuse a card whose network could not be meant, before anything is built."""
+    if len(blocks) > 64 or resolution > 8192:
+        raise DamagedFileError(f"a network of {len(blocks)} blocks and {resolution} px is no BigGAN")

@@ -109,7 +109,7 @@ class GConfig:
     def resolution(self) -> int:
         """Side of the image in pixels."""
         doublings = len(self.blocks) if self.kind == "plain" else len(self.blocks) // 2
-        return self.bottom * 2**doublings
+        return self.bottom << doublings
 
     @property
     def condition(self) -> int:
@@ -148,8 +148,8 @@ class GBlock(nn.Module):
         t = self.conv1(_up(F.relu(self.bn1(x, y))))
         t = self.conv2(F.relu(self.bn2(t, y)))
         # a 1x1 convolution and nearest upsampling commute: a quarter of the work
-        side: Tensor = _up(self.conv_sc(x))
-        return t + side
+        out: Tensor = t + _up(self.conv_sc(x))
+        return out
 
 
 class DeepGBlock(nn.Module):
@@ -175,7 +175,8 @@ class DeepGBlock(nn.Module):
         if self.up:
             t, side = _up(t), _up(side)
         t = self.conv3(F.relu(self.bn3(self.conv2(t), y)))
-        return self.conv4(F.relu(self.bn4(t, y))) + side
+        out: Tensor = self.conv4(F.relu(self.bn4(t, y))) + side
+        return out
 
 
 class BigGANGenerator(nn.Module):
@@ -211,7 +212,7 @@ class BigGANGenerator(nn.Module):
             entry = torch.cat([y, z], 1)
             parts = [entry] * len(self.blocks)
         elif config.hierarchical:
-            entry, *chunks = z.split(self.chunk, 1)
+            entry, *chunks = torch.split(z, self.chunk, 1)
             parts = [torch.cat([y, chunk], 1) for chunk in chunks]
         else:
             entry, parts = z, [y] * len(self.blocks)
@@ -264,7 +265,8 @@ class DeepDBlock(nn.Module):
             t, x = F.avg_pool2d(t, 2), F.avg_pool2d(x, 2)
         if self.conv_sc is not None:
             x = torch.cat([x, self.conv_sc(x)], 1)
-        return self.conv4(t) + x
+        out: Tensor = self.conv4(t) + x
+        return out
 
 
 class BigGANDeepDiscriminator(nn.Module):

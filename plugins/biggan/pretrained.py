@@ -49,7 +49,7 @@ class Config:
     @property
     def resolution(self) -> int:
         """Side of the image in pixels."""
-        return 4 * 2 ** sum(up for up, _, _ in self.layers)
+        return 4 << sum(up for up, _, _ in self.layers)
 
     def json(self) -> dict[str, Any]:
         """Return the form that a card holds."""
@@ -117,18 +117,20 @@ class Block(nn.Module):
     def __init__(self, up: bool, inputs: int, outputs: int, config: Config) -> None:
         super().__init__()
         hidden, condition = inputs // 4, 2 * config.z_size
-        for i, channels in enumerate((inputs, hidden, hidden, hidden)):
-            self.add_module(f"bn_{i}", TableNorm(channels, condition, config))
+        self.bn_0 = TableNorm(inputs, condition, config)
+        self.bn_1 = TableNorm(hidden, condition, config)
+        self.bn_2 = TableNorm(hidden, condition, config)
+        self.bn_3 = TableNorm(hidden, condition, config)
         self.conv_0 = nn.Conv2d(inputs, hidden, 1)
         self.conv_1 = nn.Conv2d(hidden, hidden, 3, padding=1)
         self.conv_2 = nn.Conv2d(hidden, hidden, 3, padding=1)
         self.conv_3 = nn.Conv2d(hidden, outputs, 1)
-        self.up, self.half = up, inputs // 2 if inputs != outputs else inputs
+        self.up, self.kept = up, inputs // 2 if inputs != outputs else inputs
 
     def forward(self, x: Tensor, condition: Tensor, rows: tuple[int, int, float]) -> Tensor:
         t = self.conv_0(F.relu(self.bn_0(x, condition, rows)))
         t = F.relu(self.bn_1(t, condition, rows))
-        side = x[:, : self.half]
+        side = x[:, : self.kept]
         if self.up:
             t, side = _up(t), _up(side)
         t = F.relu(self.bn_2(self.conv_1(t), condition, rows))
@@ -240,8 +242,8 @@ def _rename(tensors: Mapping[str, Tensor], at: int) -> Tensors:
     for key, tensor in tensors.items():
         m = _LAYER.fullmatch(key)
         if m and int(m[1]) == at:
-            head, _, rest = m[2].partition(".")
-            out[f"attention.{_ATTENTION.get(head, head)}{'.' + rest if rest else ''}"] = tensor.reshape(()) if head == "gamma" else tensor
+            head, dot, rest = m[2].partition(".")
+            out[f"attention.{_ATTENTION.get(head, head)}{dot}{rest}"] = tensor.reshape(()) if head == "gamma" else tensor
         elif m:
             number = int(m[1]) - (int(m[1]) > at)
             out[f"layers.{number}.{m[2]}"] = tensor

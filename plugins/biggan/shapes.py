@@ -58,9 +58,7 @@ class Settings:
             return float(value) if isinstance(value, int | float) and value > 0 else default
 
         parallel = config.get("parallel")
-        return Settings(
-            number("BN_eps", 1e-5), number("z_var", 1.0), parallel if isinstance(parallel, bool) else None, gain
-        )
+        return Settings(number("BN_eps", 1e-5), number("z_var", 1.0), parallel if isinstance(parallel, bool) else None, gain)
 
 
 def is_generator(keys: Mapping[str, Any]) -> bool:

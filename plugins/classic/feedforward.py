@@ -6,6 +6,7 @@ family is known; for copies of the DCGAN example it is its convention, and the n
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 from torch import Tensor
@@ -97,7 +98,7 @@ def _chain(tensors: Tensors) -> Half | None:
     if not names_are_numbers or len(weights) < 3 or any(w.ndim != 4 for _, w in weights):
         return None
     shapes = [tuple(w.shape) for _, w in weights]
-    steps = list(zip(shapes, shapes[1:], strict=False))
+    steps = list(itertools.pairwise(shapes))
     up = all(a[1] == b[0] for a, b in steps)
     down = all(a[0] == b[1] for a, b in steps)
     if up and down:  # equal widths throughout: the ends tell
@@ -139,9 +140,7 @@ def _chain_generator(modules: list[tuple[str, dict[str, Tensor]]], tensors: Tens
                 layers.append({"op": "ReLU"})
             layers += [{"op": "Reshape", "kw": {"shape": [a, 1, 1]}}] if first else []
             stride, padding = (1, 0) if first else (2, 1)
-            layers.append(
-                networks._conv(key, a, b, height, stride, padding, bias="bias" in module, transposed=True)
-            )
+            layers.append(networks.conv(key, a, b, height, stride, padding, bias="bias" in module, transposed=True))
             side = height if first else 2 * side
         else:
             norm = _chain_norm(key, module)
@@ -168,14 +167,14 @@ def _chain_discriminator(modules: list[tuple[str, dict[str, Tensor]]], tensors: 
             if (height, width) != (4, 4):
                 raise _odd((height, width), where)
             if layers and layers[-1]["op"] == "Conv2d":
-                layers.append(networks._leaky(0.2))
+                layers.append(networks.leaky(0.2))
             stride, padding = (1, 0) if last else (2, 1)
-            layers.append(networks._conv(key, a, b, height, stride, padding, bias="bias" in module))
+            layers.append(networks.conv(key, a, b, height, stride, padding, bias="bias" in module))
         else:
             norm = _chain_norm(key, module)
             if norm is None or not layers:
                 raise RequestError(f"{where}: module {key!r} is no layer of this family", way_out=_WAY_OUT)
-            layers += [norm, networks._leaky(0.2)]
+            layers += [norm, networks.leaky(0.2)]
     if tensors[f"{convs[-1]}.weight"].shape[0] != 1 or layers[-1]["op"] != "Conv2d":
         raise RequestError(f"{where}: its last convolution gives {tensors[f'{convs[-1]}.weight'].shape[0]} channels, not 1")
     layers.append({"op": "Flatten"})
@@ -207,22 +206,19 @@ def _upsampling_generator(tensors: Tensors) -> Half:
     # the code passes 0.8 where eps stands, meaning momentum: it is what the network was trained with
     wide_eps = {"eps": 0.8}
 
-    def norm(key: str, channels: int, **more: float) -> dict[str, object]:
-        return {"op": "BatchNorm2d", "key": key, "kw": {"num_features": channels, **more}}
-
     layers: Layers = [
-        networks._linear("l1.0", z_size, rows),
-        networks._reshape(width, bottom, bottom),
-        norm("conv_blocks.0", width),
+        networks.linear("l1.0", z_size, rows),
+        networks.reshape(width, bottom, bottom),
+        networks.norm("conv_blocks.0", width),
         {"op": "UpsamplingNearest2d"},
-        networks._conv("conv_blocks.2", middle[1], middle[0], 3, 1, 1, bias=True),
-        norm("conv_blocks.3", middle[0], **wide_eps),
-        networks._leaky(0.2),
+        networks.conv("conv_blocks.2", middle[1], middle[0], 3, 1, 1, bias=True),
+        networks.norm("conv_blocks.3", middle[0], **wide_eps),
+        networks.leaky(0.2),
         {"op": "UpsamplingNearest2d"},
-        networks._conv("conv_blocks.6", last[1], last[0], 3, 1, 1, bias=True),
-        norm("conv_blocks.7", last[0], **wide_eps),
-        networks._leaky(0.2),
-        networks._conv("conv_blocks.9", last[0], colours, 3, 1, 1, bias=True),
+        networks.conv("conv_blocks.6", last[1], last[0], 3, 1, 1, bias=True),
+        networks.norm("conv_blocks.7", last[0], **wide_eps),
+        networks.leaky(0.2),
+        networks.conv("conv_blocks.9", last[0], colours, 3, 1, 1, bias=True),
         {"op": "Tanh"},
     ]
     return Half("G", UPSAMPLING, layer_net(layers, tensors, where), (4 * bottom,), colours, z_size, loss="bce")
@@ -234,12 +230,12 @@ def _upsampling_discriminator(tensors: Tensors) -> Half:
     layers: Layers = []
     for i in places:
         b, a = axes(tensors, f"model.{i}.weight", 4)[:2]
-        layers += [networks._conv(f"model.{i}", a, b, 3, 2, 1, bias=True), networks._leaky(0.2)]
+        layers += [networks.conv(f"model.{i}", a, b, 3, 2, 1, bias=True), networks.leaky(0.2)]
         if f"model.{i + 3}.running_mean" in tensors:
             layers.append({"op": "BatchNorm2d", "key": f"model.{i + 3}", "kw": {"num_features": b, "eps": 0.8}})
     width = tensors[f"model.{places[-1]}.weight"].shape[0]
     total = axes(tensors, "adv_layer.0.weight", 2)[1]
     side = square(total, width, "adv_layer.0.weight") * 2 ** len(places)
-    layers += [{"op": "Flatten"}, networks._linear("adv_layer.0", total, 1)]
+    layers += [{"op": "Flatten"}, networks.linear("adv_layer.0", total, 1)]
     colours = tensors[f"model.{places[0]}.weight"].shape[1]
     return Half("D", UPSAMPLING, layer_net(layers, tensors, where), (side,), colours, loss="bce")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -60,7 +61,7 @@ def axes(tensors: Tensors, key: str, count: int) -> tuple[int, ...]:
 
 def square(total: int, channels: int, key: str) -> int:
     """Return the side of a square map of `channels` channels that a linear layer of `total` numbers makes."""
-    side = round((total / channels) ** 0.5)
+    side = math.isqrt(total // channels)
     if side < 1 or side**2 * channels != total:
         raise DamagedFileError(f"{key} has {total} numbers, which is no square map of {channels} channels")
     return side

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from latentshift.errors import FileError, RequestError
+from latentshift.errors import DamagedFileError, FileError, RequestError
 from latentshift.files.statedict import Part, Unwrapped, bake, describe_unknown, unwrap
 from latentshift.layers import LayerNet
 
@@ -20,12 +18,9 @@ from ..loaded import Loaded, check_fit
 from . import feedforward, residual
 from .halves import Half, layer_net
 
-Reader = Callable[[Path], Mapping[str, Any]]
-
 #: what D's last layer gives, by the loss it was trained with
 RETURNS = {"bce": "logit", "hinge": "critic", "wasserstein": "critic", "": "logit"}
 _SPECTRAL = ("weight_orig", "parametrizations.weight.original", "sn_u", "weight_bar")
-_STEP = re.compile(r"(\d+)(?=\D*$)")
 # keys by which the families are known, for the text that names the nearest one
 _SIGNS = {
     "pytorch-gan-collections CNN": ("linear.weight", "main.0.weight", "main.2.weight"),
@@ -95,7 +90,7 @@ def _ordered(found: Unwrapped, role: str, ema: bool) -> list[Part]:
     return [*named, *found.unnamed(), *(p for p in found.parts if p.role and p.role != role)]
 
 
-def _find(found: Unwrapped, role: str, options: Options) -> Half | None:
+def find_half(found: Unwrapped, role: str, options: Options) -> Half | None:
     for part in _ordered(found, role, options.ema):
         half = half_of(part, options.dtype)
         if half is not None and half.role == role:
@@ -134,13 +129,13 @@ def load_tree(
     """
     found = unwrap(tree, where=where)
     d_found = unwrap(d_tree, where=d_where or where) if d_tree is not None else found
-    G, D = _find(found, "G", options), _find(d_found, "D", options)
+    G, D = find_half(found, "G", options), find_half(d_found, "D", options)
     if G is None:
-        if D is not None or _find(found, "D", options) is not None:
+        if D is not None or find_half(found, "D", options) is not None:
             raise RequestError("only a discriminator is in this file", where=where, way_out="Give its generator's file too.")
         raise _unknown(found, where)
     if D is None and d_tree is not None:
-        if _find(d_found, "G", options) is not None:
+        if find_half(d_found, "G", options) is not None:
             raise RequestError("the file given as D holds a generator", where=d_where or where)
         raise _unknown(d_found, d_where or where)
     return together(G, D, options, where)
@@ -169,6 +164,8 @@ def together(G: Half, D: Half | None, options: Options = Options(), where: str =
         z_size=G.z_size,
         image=(G.colours, side, side),
         classes=G.classes,
+        d_classes=D.classes if D is not None else None,
+        source=G.family,
         image_range=span,
         returns=options.returns or RETURNS[loss],
         loss=loss,
@@ -195,78 +192,20 @@ def _ranged(G: Half, span: tuple[float, float] | None) -> tuple[nn.Module, tuple
     return layer_net([*G.net.entries[:-1], {"op": "Sigmoid"}], G.net.tensors(), G.net.where), span
 
 
-# --- files --------------------------------------------------------------------------------------------------------------
-
-_PAIRS = (("netG", "netD"), ("net_G", "net_D"), ("generator", "discriminator"), ("Generator", "Discriminator"), ("gen", "disc"))
-
-
-def partner(path: Path) -> Path | None:
-    """Return the file of D that lies beside a file of G: the same name and folder with "netG" as "netD", and so on."""
-    parent = path.parent
-    for g, d in (*_PAIRS, ("G", "D")):
-        if g not in path.name:
-            continue
-        name = path.name.replace(g, d)
-        for place in (parent / name, parent.parent / parent.name.replace(g, d) / name):
-            if place != path and place.is_file():
-                return place
-    return None
-
-
-def step_of(path: Path) -> int:
-    """Return the last number in a file's name, -1 where there is none: the step it was saved at."""
-    m = _STEP.search(path.stem)
-    return int(m[1]) if m else -1
-
-
-def folder_files(folder: Path) -> tuple[Path, Path | None] | None:
-    """Return (file of G or of the pair, file of D) of a run's folder, the latest step; None where it is no such folder.
-
-    Known: mimicry's `checkpoints/netG`, `netD` (the newest step that both have), gan-collections' `model.pt`, AdvLatGAN's
-    `models/model<k>.pt`, `netG*.pth` beside `netD*.pth`.
-    """
-    for base in (folder, folder / "checkpoints"):
-        gs = {step_of(p): p for p in sorted((base / "netG").glob("netG_*.pth"))}
-        ds = {step_of(p): p for p in sorted((base / "netD").glob("netD_*.pth"))}
-        if gs:
-            both = gs.keys() & ds.keys()
-            if ds and not both:
-                raise RequestError(
-                    f"no step has both networks: G at {sorted(gs)}, D at {sorted(ds)}", where=str(folder),
-                    way_out="Name two files.",
-                )  # fmt: skip
-            step = max(both or gs)
-            return gs[step], ds.get(step)
-    if (folder / "model.pt").is_file():
-        return folder / "model.pt", None
-    for place in (folder / "models", folder):
-        runs = sorted(place.glob("model*.pt"), key=step_of)
-        if runs:
-            return runs[-1], None
-    pairs = sorted((p for p in folder.glob("*.pth") if re.search(r"net_?G|[Gg]enerator", p.name)), key=step_of)
-    return (pairs[-1], partner(pairs[-1])) if pairs else None
-
-
-def load_path(path: Path, read: Reader, d_path: Path | None = None, options: Options = Options()) -> Loaded:
-    """Return the pair of a file (and D's file, found beside it where it is not given) or of a run's folder."""
-    if path.is_dir():
-        files = folder_files(path)
-        if files is None:
-            raise FileError("no checkpoint of a known family in this folder", where=str(path))
-        path, found = files
-        d_path = d_path or found
-    tree = read(path)
-    beside = partner(path) if d_path is None else None
-    if beside is not None and _find(unwrap(tree, where=str(path)), "D", options) is None:
-        d_path = beside
-    loaded = load_tree(tree, read(d_path) if d_path else None, options=options, where=str(path), d_where=str(d_path or path))
-    return loaded.with_notes(f"took {path.name}" + (f" and {d_path.name}" if d_path else ""))
-
-
-def rebuild(config: Mapping[str, Any], G: Mapping[str, Tensor], D: Mapping[str, Tensor] | None) -> tuple[nn.Module, nn.Module | None]:
+def rebuild(config: Mapping[str, Any], G: Mapping[str, Tensor], D: Mapping[str, Tensor] | None) -> Loaded:
     """Return the networks of a pair folder's card (`Loaded.config`) with their tensors under our names."""
-    made = residual.build_g(residual.GConfig.from_json(config["G"]), G, "G")
-    critic = None
-    if D is not None and config.get("D"):
-        critic = residual.build_d(shared.DConfig.from_json(config["D"]), D, "D")
-    return made, critic
+    g_config = residual.GConfig.from_json(config["G"])
+    d_config = shared.DConfig.from_json(config["D"]) if D is not None else None
+    side = g_config.bottom << len(g_config.blocks)
+    if max(len(g_config.blocks), len(d_config.blocks) if d_config else 0) > 64 or side > 8192:
+        raise DamagedFileError(f"a network of {len(g_config.blocks)} blocks and {side} px is none of this family")
+    return Loaded(
+        family="classic",
+        G=residual.build_g(g_config, G, "G"),
+        D=residual.build_d(d_config, D, "D") if d_config and D is not None else None,
+        z_size=g_config.z_size,
+        image=(g_config.colours, side, side),
+        classes=g_config.classes,
+        d_classes=d_config.classes if d_config else None,
+        config=config,
+    )

@@ -9,6 +9,7 @@ true, every convolution and linear layer of D is to be normalised in training (a
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,24 +19,31 @@ from latentshift.errors import UnknownNameError
 Layers = list[dict[str, Any]]
 
 
-def _conv(key: str, a: int, b: int, kernel: int, stride: int, padding: int, *, bias: bool, transposed: bool = False) -> dict[str, Any]:
+def conv(
+    key: str, a: int, b: int, kernel: int, stride: int, padding: int, *, bias: bool, transposed: bool = False
+) -> dict[str, Any]:
+    """A convolution from a to b channels."""
     kw: dict[str, Any] = {"in_channels": a, "out_channels": b, "kernel_size": kernel, "stride": stride, "padding": padding}
     return {"op": "ConvTranspose2d" if transposed else "Conv2d", "key": key, "kw": kw | {"bias": bias}}
 
 
-def _norm(key: str, channels: int) -> dict[str, Any]:
-    return {"op": "BatchNorm2d", "key": key, "kw": {"num_features": channels}}
+def norm(key: str, channels: int, **more: float) -> dict[str, Any]:
+    """A batch norm."""
+    return {"op": "BatchNorm2d", "key": key, "kw": {"num_features": channels, **more}}
 
 
-def _linear(key: str, a: int, b: int, *, bias: bool = True) -> dict[str, Any]:
+def linear(key: str, a: int, b: int, *, bias: bool = True) -> dict[str, Any]:
+    """A linear layer from a to b numbers."""
     return {"op": "Linear", "key": key, "kw": {"in_features": a, "out_features": b, "bias": bias}}
 
 
-def _leaky(slope: float) -> dict[str, Any]:
+def leaky(slope: float) -> dict[str, Any]:
+    """LeakyReLU."""
     return {"op": "LeakyReLU", "kw": {"negative_slope": slope}}
 
 
-def _reshape(*shape: int) -> dict[str, Any]:
+def reshape(*shape: int) -> dict[str, Any]:
+    """(rows, ...) to (rows, *shape)."""
     return {"op": "Reshape", "kw": {"shape": list(shape)}}
 
 
@@ -43,8 +51,8 @@ def points_generator(z_size: int = 2, widths: Sequence[int] = (100, 200, 100), o
     """Table 13 (and, with `outputs` 1, the body of table 14): linear layers with ReLU between."""
     sizes = [z_size, *widths, outputs]
     layers: Layers = []
-    for i, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False)):
-        layers += [_linear(f"main.{2 * i}", a, b), {"op": "ReLU"}]
+    for i, (a, b) in enumerate(itertools.pairwise(sizes)):
+        layers += [linear(f"main.{2 * i}", a, b), {"op": "ReLU"}]
     return layers[:-1]
 
 
@@ -53,14 +61,16 @@ def points_discriminator(inputs: int = 2, widths: Sequence[int] = (100, 200, 100
     return points_generator(inputs, widths, 1)
 
 
-def dcgan_generator(z_size: int = 100, widths: Sequence[int] = (1024, 512, 256, 128), colours: int = 3, bottom: int = 2) -> Layers:
+def dcgan_generator(
+    z_size: int = 100, widths: Sequence[int] = (1024, 512, 256, 128), colours: int = 3, bottom: int = 2
+) -> Layers:
     """Tables 17 (bottom 2: 32 px) and 19 (bottom 3: 48 px): the side is bottom * 2 ** len(widths)."""
-    layers: Layers = [_reshape(z_size, 1, 1)]
+    layers: Layers = [reshape(z_size, 1, 1)]
     for i, (a, b) in enumerate(zip([z_size, *widths], widths, strict=False)):
         kernel, stride, padding = (bottom, 1, 0) if i == 0 else (4, 2, 1)
-        conv = _conv(f"main.{3 * i}", a, b, kernel, stride, padding, bias=False, transposed=True)
-        layers += [conv, _norm(f"main.{3 * i + 1}", b), {"op": "ReLU"}]
-    out = _conv(f"main.{3 * len(widths)}", widths[-1], colours, 4, 2, 1, bias=False, transposed=True)
+        step = conv(f"main.{3 * i}", a, b, kernel, stride, padding, bias=False, transposed=True)
+        layers += [step, norm(f"main.{3 * i + 1}", b), {"op": "ReLU"}]
+    out = conv(f"main.{3 * len(widths)}", widths[-1], colours, 4, 2, 1, bias=False, transposed=True)
     return [*layers, out, {"op": "Tanh"}]
 
 
@@ -69,11 +79,11 @@ def dcgan_discriminator(side: int = 32, widths: Sequence[int] = (64, 128, 256, 5
     layers: Layers = []
     at = 0
     for i, (a, b) in enumerate(zip([colours, *widths], widths, strict=False)):
-        layers += [_conv(f"main.{at}", a, b, 5, 2, 2, bias=False), _leaky(0.2)]
-        layers += [_norm(f"main.{at + 2}", b)] if i else []
+        layers += [conv(f"main.{at}", a, b, 5, 2, 2, bias=False), leaky(0.2)]
+        layers += [norm(f"main.{at + 2}", b)] if i else []
         at += 3 if i else 2
     size = -(-side // 2 ** len(widths))
-    return [*layers, {"op": "Flatten"}, _linear("linear", widths[-1] * size**2, 1)]
+    return [*layers, {"op": "Flatten"}, linear("linear", widths[-1] * size**2, 1)]
 
 
 def cnn_generator(
@@ -89,16 +99,16 @@ def cnn_generator(
 
     Side = 8 * bottom: 4 for 32 px, 6 for 48, 8 for 64, 16 for 128. `first_norm` and `bias` as in pytorch-gan-collections.
     """
-    layers: Layers = [_linear("linear", z_size, widths[0] * bottom**2), _reshape(widths[0], bottom, bottom)]
+    layers: Layers = [linear("linear", z_size, widths[0] * bottom**2), reshape(widths[0], bottom, bottom)]
     at = 0
     if first_norm:
-        layers += [_norm("main.0", widths[0]), {"op": "ReLU"}]
+        layers += [norm("main.0", widths[0]), {"op": "ReLU"}]
         at = 2
-    for a, b in zip(widths, widths[1:], strict=False):
-        conv = _conv(f"main.{at}", a, b, 4, 2, 1, bias=bias, transposed=True)
-        layers += [conv, _norm(f"main.{at + 1}", b), {"op": "ReLU"}]
+    for a, b in itertools.pairwise(widths):
+        step = conv(f"main.{at}", a, b, 4, 2, 1, bias=bias, transposed=True)
+        layers += [step, norm(f"main.{at + 1}", b), {"op": "ReLU"}]
         at += 3
-    return [*layers, _conv(f"main.{at}", widths[-1], colours, 3, 1, 1, bias=bias), {"op": "Tanh"}]
+    return [*layers, conv(f"main.{at}", widths[-1], colours, 3, 1, 1, bias=bias), {"op": "Tanh"}]
 
 
 def cnn_discriminator(
@@ -109,13 +119,13 @@ def cnn_discriminator(
     bias: bool = False,
     linear_bias: bool = False,
 ) -> Layers:
-    """Tables 23 and 24: 3x3 stride 1 and 4x4 stride 2 in turn, LeakyReLU 0.1 after each, a linear layer on (512, side/8, side/8)."""
+    """Tables 23 and 24: 3x3 stride 1 and 4x4 stride 2 in turn, LeakyReLU 0.1 after each, one linear layer on side / 8."""
     layers: Layers = []
     for i, (a, b) in enumerate(zip([colours, *widths], widths, strict=False)):
         kernel, stride = (4, 2) if i % 2 else (3, 1)
-        layers += [_conv(f"main.{2 * i}", a, b, kernel, stride, 1, bias=bias), _leaky(0.1)]
+        layers += [conv(f"main.{2 * i}", a, b, kernel, stride, 1, bias=bias), leaky(0.1)]
     size = side // 2 ** (len(widths) // 2)
-    return [*layers, {"op": "Flatten"}, _linear("linear", widths[-1] * size**2, 1, bias=linear_bias)]
+    return [*layers, {"op": "Flatten"}, linear("linear", widths[-1] * size**2, 1, bias=linear_bias)]
 
 
 @dataclass(frozen=True)

@@ -67,9 +67,7 @@ class GBlock(nn.Module):
 
     def __init__(self, inputs: int, hidden: int, outputs: int, config: GConfig) -> None:
         super().__init__()
-        self.bn1, self.bn2 = (
-            LabelNorm(c, config.classes) if config.classes else nn.BatchNorm2d(c) for c in (inputs, hidden)
-        )
+        self.bn1, self.bn2 = (LabelNorm(c, config.classes) if config.classes else nn.BatchNorm2d(c) for c in (inputs, hidden))
         self.conv1 = nn.Conv2d(inputs, hidden, 3, padding=1)
         self.conv2 = nn.Conv2d(hidden, outputs, 3, padding=1)
         self.conv_sc = nn.Conv2d(inputs, outputs, 1)
@@ -88,7 +86,8 @@ class GBlock(nn.Module):
         t = self.conv1(self.up(norm(self.bn1, x)))
         t = self.conv2(norm(self.bn2, t))
         # a 1x1 convolution commutes with both kinds of upsampling: a quarter of the work
-        return t + self.up(self.conv_sc(x))
+        out: Tensor = t + self.up(self.conv_sc(x))
+        return out
 
 
 class ResidualG(nn.Module):
@@ -308,7 +307,7 @@ def _mimicry_discriminator(tensors: Tensors, spectral: bool) -> Half:
     config = DConfig(tuple(blocks), _attention(named), classes, "linear.bias" in named, "sum" if spectral else "mean", True)
     notes: list[str] = []
     if not spectral:
-        notes.append("DCGAN's D sums over positions, WGAN-GP's averages, and the files are alike: the mean was taken (pool='sum')")
+        notes.append("DCGAN's D sums over positions, WGAN-GP's averages, and the files are alike: averaged (pool='sum' sums)")
     if any(k.startswith(unused) for k in tensors):
         notes.append("left out heads of D that serve training only")
 
