@@ -29,6 +29,16 @@ _BOOL = (bool,)
 _SIZE = (int, list)
 
 
+def aligned(tensor: Tensor) -> Tensor:
+    """Return `tensor` contiguous and at a 64-byte boundary, copied only where it is not.
+
+    Weights mapped from a file lie at odd addresses, where the CPU's kernels split their work differently: the last bit of a
+    result would depend on the file that the weights came from.
+    """
+    tensor = tensor.detach().contiguous()
+    return tensor if tensor.data_ptr() % 64 == 0 else tensor.clone()
+
+
 class Reshape(nn.Module):
     """(rows, ...) -> (rows, *shape)."""
 
@@ -251,7 +261,7 @@ class LayerNet(nn.Module):
             for name, want in module.state_dict().items():
                 full = f"{key}.{name}" if key else name
                 value = tensors.get(full, torch.zeros((), dtype=torch.long))
-                state[name] = value.detach().to(torch.float32).contiguous() if want.dtype.is_floating_point else value.detach()
+                state[name] = aligned(value.to(torch.float32)) if want.dtype.is_floating_point else value.detach()
             module.load_state_dict(state, assign=True)
         return self
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from latentshift.errors import DamagedFileError, ShapeError
+from latentshift.layers import aligned
 
 
 class SelfAttention(nn.Module):
@@ -168,5 +169,5 @@ def fill(net: nn.Module, tensors: Mapping[str, Tensor], what: str) -> nn.Module:
     extra = [k for k in tensors if k not in wanted]
     if extra:
         raise DamagedFileError(f"{what}: tensor {extra[0]!r} belongs to no layer ({len(extra)} such)")
-    net.load_state_dict({k: tensors[k].detach().contiguous() for k in wanted}, assign=True)
+    net.load_state_dict({k: aligned(tensors[k]) for k in wanted}, assign=True)
     return net.requires_grad_(False).eval()

@@ -179,7 +179,9 @@ def _pooled(D: Half, pool: Literal["sum", "mean"]) -> Half:
         raise RequestError(f"pool={pool!r} is for residual discriminators, this one is of {D.family}")
     config = replace(D.net.config, reduce=pool)
     net = residual.build_d(config, D.net.state_dict(), f"{D.family} D")
-    return replace(D, net=net, config={"D": config.json()})
+    # among the networks that leave this open, DCGAN sums and WGAN-GP averages
+    loss = D.loss if D.loss != "wasserstein" or pool == "mean" else "bce"
+    return replace(D, net=net, config={"D": config.json()}, loss=loss)
 
 
 def _ranged(G: Half, span: tuple[float, float] | None) -> tuple[nn.Module, tuple[float, float]]:
