@@ -88,10 +88,21 @@ def read_path(path: Path) -> Pair:
 
     if is_pair_folder(path):
         return read_pair(path)
-    for thing in registry.everything("models")[0].values():
-        if getattr(thing, "kind", "pair") == "family" and thing.sniff(path):
-            pair: Pair = thing.read(path)
+    families = [t for t in registry.everything("models")[0].values() if getattr(t, "kind", "pair") == "family"]
+    refusal: FileError | None = None
+    for family in families:
+        try:
+            known = family.sniff(path)
+        except FileError as error:  # another family may read another format; the reason is kept
+            refusal, known = refusal or error, False
+        if known:
+            pair: Pair = family.read(path)
             return pair
+    if refusal is not None:
+        raise refusal
+    for family in families:
+        if path.is_file() and getattr(family, "explains", False):
+            family.read(path)
     if path.is_dir():
         raise FileError(
             "not a pair folder: it has no card.json",

@@ -87,7 +87,7 @@ def _weight_norm(g: Tensor, v: Tensor, key: str) -> Tensor:
     if g.ndim not in (0, v.ndim) or any(a not in (1, b) for a, b in zip(g.shape, v.shape, strict=False)):
         raise DamagedFileError(f"the weight norm of {key!r} does not fit: g {tuple(g.shape)}, v {tuple(v.shape)}")
     axes = [i for i in range(v.ndim) if g.ndim == 0 or g.shape[i] == 1]
-    return g * v / v.norm(dim=axes, keepdim=True) if axes else g * v / v.abs()
+    return g * v / (v.square().sum(axes, keepdim=True).sqrt() if axes else v.abs())
 
 
 def _plain_owner(owner: str) -> str:

@@ -25,7 +25,7 @@ class BigGAN(Family):
         """Return whether `path` is a run's folder, or `tree` a network of this family."""
         from . import load, run
 
-        return run.is_folder(path) if path.is_dir() else tree is not None and load.recognise(tree) is not None
+        return run.is_folder(path) if path.is_dir() else isinstance(tree, Mapping) and load.recognise(tree) is not None
 
     def _options(self) -> type:
         from .load import Options

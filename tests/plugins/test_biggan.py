@@ -359,7 +359,7 @@ def test_refusals():
     with pytest.raises(DamagedFileError, match=r"blocks.1.conv2.weight|blocks.1.0.conv2.weight"):
         load_tree(missing)
     wide = {**g, "blocks.0.0.bn1.gain.weight": torch.zeros(8, 6)}
-    with pytest.raises(DamagedFileError, match="does not fit|takes 6 numbers"):
+    with pytest.raises(DamagedFileError, match=r"takes 6 numbers"):
         load_tree({k: v for k, v in wide.items() if "u0" not in k and "sv0" not in k})
     with pytest.raises(DamagedFileError, match=r"blocks.*gaps"):
         load_tree({k: v for k, v in g.items() if not k.startswith("blocks.1.")})
@@ -371,7 +371,7 @@ def test_refusals():
         load_tree(g, make_d(32, 1, 7).tensors)
     with pytest.raises(RequestError, match="no labels"):
         load_tree(g, d).G(torch.zeros(1, 3))
-    with pytest.raises(RequestError, match="takes \\(rows, 3\\)"):
+    with pytest.raises(RequestError, match=r"takes \(rows, 3\)"):
         load_tree(g, d).G(torch.zeros(1, 4), torch.tensor([0]))
     with pytest.raises(RequestError, match="TF-Hub"):
         load_tree({"G_linear.module.weight_bar": torch.zeros(2, 2), "G_linear.module.weight_u": torch.zeros(2)})

@@ -153,7 +153,13 @@ def _random(net: nn.Module, seed: int = 0) -> nn.Module:
         for name, t in net.state_dict().items():
             if t.dtype.is_floating_point:
                 noise = torch.randn(t.shape, generator=random)
-                t.copy_(0.5 + noise.abs() if name.endswith("var") else noise / max(1, t[0].numel()) ** 0.5 if t.ndim > 1 else 0.2 * noise + 1)
+                t.copy_(
+                    0.5 + noise.abs()
+                    if name.endswith("var")
+                    else noise / max(1, t[0].numel()) ** 0.5
+                    if t.ndim > 1
+                    else 0.2 * noise + 1
+                )
     return net.eval()
 
 
@@ -218,7 +224,12 @@ def test_blocks_in_blocks_and_instance_norm():
     G = nn.Sequential(up(5, 8, 1, 0), up(8, 4, 2, 1), up(4, 4, 2, 1), nn.ConvTranspose2d(4, 1, 4, 2, 1), nn.Tanh())
     D = nn.Sequential(nn.Conv2d(1, 4, 4, 2, 1), nn.LeakyReLU(0.2), down(4, 6), down(6, 8), nn.Conv2d(8, 1, 4, 2, 0))
     _random(G), _random(D, 1)
-    tree = {"epoch": 3, "generator": _named(G, "net."), "critic": _named(D, "disc."), "optimizer": {"state": {}, "param_groups": []}}
+    tree = {
+        "epoch": 3,
+        "generator": _named(G, "net."),
+        "critic": _named(D, "disc."),
+        "optimizer": {"state": {}, "param_groups": []},
+    }
     loaded = load_tree(tree)
     z = torch.randn(2, 5)
     images = G(z[:, :, None, None])
@@ -236,7 +247,9 @@ def test_layers_that_nothing_tells_are_refused():
     G = _random(_example_dcgan(7, 3, 3, 32)[0])
     with pytest.raises(RequestError, match=r"between 'main.2' and 'main.5' lies a layer without weights"):
         load_tree(_named(G, "main."), _named(hidden, "main."))
-    odd = nn.Sequential(nn.ConvTranspose2d(7, 8, 4), nn.ReLU(), nn.ConvTranspose2d(8, 4, 3, 2), nn.ReLU(), nn.ConvTranspose2d(4, 1, 4))
+    odd = nn.Sequential(
+        nn.ConvTranspose2d(7, 8, 4), nn.ReLU(), nn.ConvTranspose2d(8, 4, 3, 2), nn.ReLU(), nn.ConvTranspose2d(4, 1, 4)
+    )
     with pytest.raises(RequestError, match="a kernel of 3x3: its stride and padding are not in the file"):
         load_tree(_named(odd, "main."))
 
@@ -244,7 +257,13 @@ def test_layers_that_nothing_tells_are_refused():
 def test_upsampling_dcgan():
     G = nn.Module()
     G.l1 = nn.Sequential(nn.Linear(6, 8 * 64))
-    layers = [nn.BatchNorm2d(8), nn.Upsample(scale_factor=2), nn.Conv2d(8, 8, 3, 1, 1), nn.BatchNorm2d(8, 0.8), nn.LeakyReLU(0.2)]
+    layers = [
+        nn.BatchNorm2d(8),
+        nn.Upsample(scale_factor=2),
+        nn.Conv2d(8, 8, 3, 1, 1),
+        nn.BatchNorm2d(8, 0.8),
+        nn.LeakyReLU(0.2),
+    ]
     layers += [nn.Upsample(scale_factor=2), nn.Conv2d(8, 4, 3, 1, 1), nn.BatchNorm2d(4, 0.8), nn.LeakyReLU(0.2)]
     G.conv_blocks = nn.Sequential(*layers, nn.Conv2d(4, 1, 3, 1, 1), nn.Tanh())
     D = nn.Module()
@@ -286,7 +305,10 @@ def test_paper_networks_have_the_measured_sizes():
         assert (_parameters(recipe.G), _parameters(recipe.D)) == want[side]
     dcgan = paper_pair("dcgan-cifar10")
     assert (_parameters(dcgan.G), _parameters(dcgan.D)) == (11_429_632, 4_309_441)
-    newer = cnn_generator(128, first_norm=True, bias=True), cnn_discriminator(widths=(64, 128, 128, 256, 256, 512, 512), bias=True, linear_bias=True)
+    newer = (
+        cnn_generator(128, first_norm=True, bias=True),
+        cnn_discriminator(widths=(64, 128, 128, 256, 256, 512, 512), bias=True, linear_bias=True),
+    )
     assert _parameters(newer[1]) == 5_860_865
     with pytest.raises(UnknownNameError, match="Did you mean 'sngan-stl10'"):
         paper_pair("sngan-stl")
@@ -318,7 +340,9 @@ def test_trained_spectral_pair_comes_back(tmp_path):
 
 def test_unknown_family_is_described():
     tree = {"state_dict": {"encoder.fc.weight": torch.zeros(3, 4), "encoder.fc.bias": torch.zeros(3)}}
-    with pytest.raises(FileError, match=r"no known family.*2 tensors, 15 numbers; first keys: encoder.fc.weight \(3, 4\).*--factory") as e:
+    with pytest.raises(
+        FileError, match=r"no known family.*2 tensors, 15 numbers; first keys: encoder.fc.weight \(3, 4\).*--factory"
+    ) as e:
         load_tree(tree)
     assert e.value.exit_status == 4
     with pytest.raises(FileError, match=r"nearest family: mimicry G \(has 'l1.weight', lacks block2"):
@@ -331,7 +355,7 @@ def test_damaged_shapes_are_refused():
     assert load_tree(tensors).image == (3, 32, 32)
     with pytest.raises(FileError, match=r"linear.weight has 100 numbers, which is no square map of 8 channels"):
         load_tree({**tensors, "linear.weight": torch.zeros(100, 5)})
-    with pytest.raises(FileError, match="main.1.running_var"):
+    with pytest.raises(FileError, match=r"main\.1\.running_var"):
         load_tree({k: v for k, v in tensors.items() if k != "main.1.running_var"})
     with pytest.raises(FileError, match="belongs to no layer"):
         load_tree({**tensors, "main.9.extra": torch.zeros(1)})
