@@ -197,8 +197,8 @@ class LayerNet(nn.Module):
     Built on the `meta` device when `meta=True`: no memory is taken until `load` gives the tensors.
 
     >>> net = LayerNet([{"op": "Linear", "key": "a", "kw": {"in_features": 2, "out_features": 1, "bias": False}}])
-    >>> net.load({"a.weight": torch.tensor([[1.0, 2.0]])})(torch.tensor([[3.0, 4.0]]))
-    tensor([[11.]])
+    >>> net.load({"a.weight": torch.tensor([[1.0, 2.0]])})(torch.tensor([[3.0, 4.0]])).item()
+    11.0
     """
 
     def __init__(self, entries: Sequence[Entry], *, where: str = "layers", meta: bool = False) -> None:

@@ -19,6 +19,12 @@ from latentshift.errors import DamagedFileError, ShapeError
 from latentshift.layers import aligned
 
 
+def embedding(count: int, size: int) -> nn.Embedding:
+    """A table of `count` vectors without random numbers in it (drawing them on the meta device loads half of torch's compiler:
+    seconds)."""
+    return nn.Embedding(count, size, _weight=torch.empty(count, size))
+
+
 class SelfAttention(nn.Module):
     """Self-attention over positions, keys and values pooled 2x2; output gamma * attention + x."""
 
@@ -129,7 +135,7 @@ class ResidualD(nn.Module):
         )
         width = config.blocks[-1].outputs
         self.linear = nn.Linear(width, 1, bias=config.linear_bias)
-        self.embed = nn.Embedding(config.classes, width) if config.classes else None
+        self.embed = embedding(config.classes, width) if config.classes else None
 
     def features(self, images: Tensor, label: Tensor | None = None) -> Tensor:
         """Return (rows, width): what the last linear layer sees."""

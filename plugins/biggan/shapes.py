@@ -115,7 +115,7 @@ def _statistics(tensors: Mapping[str, Tensor], notes: list[str]) -> Tensors:
         shown = ", ".join(f"{c:g}" for c in sorted(counts))
         notes.append(f"standing statistics: accumulated sums were divided by their count ({shown})")
         if any(c != round(c) for c in counts):
-            notes.append("the count is no whole number: the sums were averaged after accumulation and drift; accumulate afresh")
+            notes.append("the count is no whole number: sums averaged after accumulation drift; accumulate=16 takes them anew")
     if not any(k.endswith(".mean") for k in out):
         raise RequestError(f"{FAMILY}: this generator has no batch statistics; other norm styles are not supported")
     return out

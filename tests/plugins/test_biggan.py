@@ -343,6 +343,24 @@ def test_three_layouts_of_statistics():
     assert any("no whole number" in note for note in load_tree(drifted).notes)
 
 
+def test_standing_statistics_can_be_taken_anew():
+    """Whatever statistics a file holds, accumulation gives the same ones; they are those of the network's own activations."""
+    first, second = make_g(32, 2, 4, 5, False).tensors, make_g(32, 2, 4, 5, False).tensors
+    spoilt = {k: v + 3 if "stored_" in k else v for k, v in second.items()}
+    a, b = (load_tree(t, options=Options(accumulate=3)) for t in (first, spoilt))
+    z, y = torch.randn(2, 3), torch.tensor([0, 1])
+    assert torch.equal(a.G(z, y), b.G(z, y))
+    assert not torch.allclose(a.G(z, y), load_tree(spoilt).G(z, y), atol=1e-2)
+    # the first norm sees the linear layer of z alone: its variance over many latents is that of the weights
+    weight, bias = a.G.linear.weight, a.G.linear.bias
+    mean = bias.reshape(8, 16).mean(1)
+    var = (weight.square().sum(1) + bias.square()).reshape(8, 16).mean(1) - mean.square()
+    norm = load_tree(first, options=Options(accumulate=200)).G.blocks[0].bn1
+    assert torch.allclose(norm.mean, mean, atol=0.03)
+    assert torch.allclose(norm.var, var, rtol=0.05)
+    assert norm.gather is None
+
+
 def test_run_settings_are_used():
     g = make_g(32, 2, 4, 0, False).tensors
     z, y = torch.randn(2, 3), torch.tensor([0, 1])
