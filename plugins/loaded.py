@@ -147,12 +147,13 @@ class Files:
 
     def __init__(self) -> None:
         self.contents: dict[Path, FileContents] = {}
+        self.peeked = _PEEKED.copy()
+        _PEEKED.clear()  # a large file must not stay in memory behind the networks made of it
 
     def __call__(self, path: Path) -> Mapping[str, Any]:
         if path not in self.contents:
-            peeked = [contents for contents in _PEEKED if _same(contents, path)]
-            _PEEKED.clear()  # a large file must not stay in memory behind the networks made of it
-            self.contents[path] = peeked[0] if peeked else read_tensors(path)
+            peeked = next((contents for contents in self.peeked if _same(contents, path)), None)
+            self.contents[path] = peeked or read_tensors(path)
         tree = self.contents[path].tree
         if not isinstance(tree, Mapping):
             raise FileError(f"holds {type(tree).__name__}, not named tensors", where=str(path), way_out="Give a state dict.")
