@@ -108,10 +108,11 @@ def strategies(name: str | None, as_json: bool, quiet: bool, debug: bool) -> Non
         return None
     click.echo(f"{name}\n\n{_paragraphs(kind.__doc__ or '')}\n\nSource: {source}")
     least = "" if cost.exact else "at most "
-    click.echo(
+    text = (
         f"Cost per sample with these defaults: {least}{cost.g_forward:g} forward passes of G, {cost.d_forward:g} of D, "
-        f"{cost.g_backward:g} backward; the final image is one G more.\n\nOptions (--option KEY=VALUE):"
+        f"{cost.g_backward:g} backward; the final image is one G more."
     )
+    click.echo(textwrap.fill(text, 80) + "\n\nOptions (--option KEY=VALUE):")
     for doc in docs.values():
         default = "none" if doc.default is None else doc.default
         click.echo(textwrap.fill(f"{doc.name} = {default}  {doc.help}", 80, initial_indent="  ", subsequent_indent="      "))

@@ -237,7 +237,8 @@ class Trainer:
             log = json.loads(state["log"])
             missing = [k for k in self._state() if k not in state]
         except Exception as error:
-            raise DamagedFileError(f"not a training checkpoint: {str(error).splitlines()[0]}", where=str(path)) from None
+            text = (str(error).splitlines() or [type(error).__name__])[0]
+            raise DamagedFileError(f"not a training checkpoint: {text}", where=str(path)) from None
         if missing:
             raise DamagedFileError(f"a training checkpoint without {missing[0]!r}", where=str(path))
         mine = json.loads(json.dumps(self._made_of()))
