@@ -10,6 +10,7 @@ from latentshift_plugins.classic import FAMILY as CLASSIC
 
 from latentshift.errors import DamagedFileError, FileError, UnsafeFileError
 from latentshift.files.names import resolve
+from latentshift.testing import check_pair
 
 PLACES = {
     "biggan/bgp-32-plain": "critic",
@@ -33,6 +34,7 @@ def test_resolver_finds_the_family(place, reference):
     assert len(pair.sha256) == 64
     assert pair.source == str(path)
     assert [f.name for f in (BIGGAN, CLASSIC) if f.sniff(path)] == [kind]
+    check_pair(pair)
 
 
 @pytest.mark.shared
