@@ -260,8 +260,13 @@ class LayerNet(nn.Module):
             state = {}
             for name, want in module.state_dict().items():
                 full = f"{key}.{name}" if key else name
-                value = tensors.get(full, torch.zeros((), dtype=torch.long))
-                state[name] = aligned(value.to(torch.float32)) if want.dtype.is_floating_point else value.detach()
+                if want.dtype.is_floating_point:
+                    state[name] = aligned(tensors[full].to(torch.float32))
+                    continue
+                # a counter of batches serves training only: a file may lack it or hold anything
+                counter = tensors.get(full)
+                fits = counter is not None and counter.shape == want.shape and counter.dtype == want.dtype
+                state[name] = counter.detach() if counter is not None and fits else torch.zeros(want.shape, dtype=want.dtype)
             module.load_state_dict(state, assign=True)
         return self
 

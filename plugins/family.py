@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from latentshift.errors import UnknownNameError
 
 if TYPE_CHECKING:
-    from latentshift.model import Pair
+    from latentshift.model import Critic, Pair
 
     from .loaded import Files, Loaded
 
@@ -60,6 +60,18 @@ class Family:
         return loaded.pair(name=Path(path).stem or str(path), source=str(path), sha256=sha256)
 
     load = read
+
+    def _critic(self, tree: Any, where: str) -> tuple[Any, int | None, str]:
+        raise NotImplementedError
+
+    def read_critic(self, path: str | Path) -> Critic:
+        """Return the discriminator in a file, for a generator from elsewhere. Raises RequestError where it holds none."""
+        from latentshift.model import Critic
+
+        from .loaded import Files
+
+        D, classes, returns = self._critic(Files()(Path(path)), str(path))
+        return Critic(D, Path(path).stem, returns, "high", bool(classes), True, getattr(D, "features", None))
 
     def convert(self, path: str | Path, folder: str | Path, *, critic: str | Path | None = None, **options: Any) -> Path:
         """Write what `load` reads as a pair folder."""

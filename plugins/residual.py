@@ -161,6 +161,13 @@ def head(linear: nn.Linear, embed: nn.Embedding | None, h: Tensor, label: Tensor
     return logit
 
 
+def scalar(tensor: Tensor, name: str) -> Tensor:
+    """Return a tensor of one number without axes (an attention's gamma is saved with none or one)."""
+    if tensor.numel() != 1:
+        raise DamagedFileError(f"tensor {name!r} has shape {tuple(tensor.shape)}; one number was expected")
+    return tensor.reshape(())
+
+
 def fill(net: nn.Module, tensors: Mapping[str, Tensor], what: str) -> nn.Module:
     """Give a network built on the meta device its tensors, exactly; frozen and in evaluation mode.
 
@@ -170,6 +177,8 @@ def fill(net: nn.Module, tensors: Mapping[str, Tensor], what: str) -> nn.Module:
     for name, want in wanted.items():
         if name not in tensors:
             raise DamagedFileError(f"{what}: tensor {name!r} is missing, {tuple(want.shape)} was expected")
+        if want.dtype.is_floating_point and not tensors[name].dtype.is_floating_point:
+            raise DamagedFileError(f"{what}: tensor {name!r} holds {tensors[name].dtype}, floating point was expected")
         if tuple(tensors[name].shape) != tuple(want.shape):
             raise DamagedFileError(f"{what}: tensor {name!r} is {tuple(tensors[name].shape)}, {tuple(want.shape)} was expected")
     extra = [k for k in tensors if k not in wanted]

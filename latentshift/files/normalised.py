@@ -39,6 +39,11 @@ def _unit(x: Tensor, eps: float = 1e-12) -> Tensor:
     return out
 
 
+def _check(weight: Tensor, key: str) -> None:
+    if weight.ndim < 2 or not weight.numel():
+        raise DamagedFileError(f"{key!r} has a spectral norm and shape {tuple(weight.shape)}, which is no matrix")
+
+
 def _matrix(weight: Tensor, dim: int) -> Tensor:
     return weight.movedim(dim, 0).reshape(weight.shape[dim], -1)
 
@@ -58,6 +63,7 @@ def _power_pair(weight: Tensor, u: Tensor, v: Tensor, key: str, notes: list[str]
     A transposed convolution is normalised along axis 1. The lengths of u and v tell the axis; where both fit, the one along
     which u is nearer to W v, as the last power step left it.
     """
+    _check(weight, key)
     fits = [
         d for d in (0, 1)
         if d < weight.ndim and u.numel() == weight.shape[d] and v.numel() == weight.numel() // max(1, weight.shape[d])
@@ -74,6 +80,7 @@ def _power_pair(weight: Tensor, u: Tensor, v: Tensor, key: str, notes: list[str]
 
 def _one_step(weight: Tensor, u: Tensor, key: str) -> Tensor:
     """weight / sigma after one power step from `u` along axis 0, as BigGAN-PyTorch and mimicry do in every forward."""
+    _check(weight, key)
     matrix = _matrix(weight, 0)
     if u.numel() != matrix.shape[0]:
         raise DamagedFileError(f"the spectral norm of {key!r} does not fit: weight {tuple(weight.shape)}, u {tuple(u.shape)}")

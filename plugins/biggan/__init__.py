@@ -37,6 +37,11 @@ class BigGAN(Family):
 
         return load_path(path, files, critic, options)
 
+    def _critic(self, tree: Any, where: str) -> tuple[Any, int | None, str]:
+        from .load import critic_of
+
+        return critic_of(tree, where)
+
     def _rebuild(self, config: Mapping[str, Any], G: Mapping[str, Any], D: Mapping[str, Any] | None) -> Loaded:
         from .load import rebuild
 

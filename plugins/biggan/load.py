@@ -268,6 +268,15 @@ def load_tree(
     return load_parts(G, D, settings, options, where)
 
 
+def critic_of(tree: Mapping[str, Any], where: str = "") -> tuple[nn.Module, int | None, str]:
+    """Return (network, classes, what it returns) of the discriminator in a tree; raises RequestError where there is none."""
+    D = _one(unwrap(tree, where=where), shapes.is_discriminator, None)
+    if D is None:
+        raise RequestError(f"{shapes.FAMILY}: no discriminator in this file", where=where, way_out="Give D.pth of a run.")
+    net, _, classes, _ = discriminator(D.tensors, torch.float32)
+    return net, classes, "critic"
+
+
 def rebuild(config: Mapping[str, Any], G: Mapping[str, Tensor], D: Mapping[str, Tensor] | None) -> Loaded:
     """Return the networks of a pair folder's card (`Loaded.config`) with their tensors under our names."""
     if config["form"] == pretrained.FAMILY:

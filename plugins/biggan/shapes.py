@@ -16,7 +16,7 @@ from torch import Tensor
 from latentshift.errors import DamagedFileError, RequestError
 from latentshift.files.statedict import Tensors
 
-from ..residual import DBlockConfig, DConfig
+from ..residual import DBlockConfig, DConfig, scalar
 from .networks import DeepDConfig, GConfig
 
 FAMILY = "BigGAN-PyTorch"
@@ -194,7 +194,7 @@ def _rename(tensors: Mapping[str, Tensor], deep_d: bool = False) -> Tensors:
             i, j = int(m[1]), int(m[2])
             block = f"stages.{i}.{j}" if deep_d else f"blocks.{i}"
             name = f"attention.{i}.{m[3]}" if (i, j) in places else f"{block}.{m[3]}"
-        out[name] = tensor.reshape(()) if name.endswith(".gamma") else tensor
+        out[name] = scalar(tensor, key) if name.endswith(".gamma") else tensor
     return out
 
 

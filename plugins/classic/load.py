@@ -194,6 +194,14 @@ def _ranged(G: Half, span: tuple[float, float] | None) -> tuple[nn.Module, tuple
     return layer_net([*G.net.entries[:-1], {"op": "Sigmoid"}], G.net.tensors(), G.net.where), span
 
 
+def critic_of(tree: Mapping[str, Any], where: str = "") -> tuple[nn.Module, int | None, str]:
+    """Return (network, classes, what it returns) of the discriminator in a tree; raises RequestError where there is none."""
+    D = find_half(unwrap(tree, where=where), "D", Options())
+    if D is None:
+        raise RequestError("no discriminator in this file", where=where, way_out="Give the file of D.")
+    return D.net, D.classes, RETURNS[D.loss]
+
+
 def rebuild(config: Mapping[str, Any], G: Mapping[str, Tensor], D: Mapping[str, Tensor] | None) -> Loaded:
     """Return the networks of a pair folder's card (`Loaded.config`) with their tensors under our names."""
     g_config = residual.GConfig.from_json(config["G"])

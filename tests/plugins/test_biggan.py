@@ -355,9 +355,9 @@ def test_standing_statistics_can_be_taken_anew():
     weight, bias = a.G.linear.weight, a.G.linear.bias
     mean = bias.reshape(8, 16).mean(1)
     var = (weight.square().sum(1) + bias.square()).reshape(8, 16).mean(1) - mean.square()
-    norm = load_tree(first, options=Options(accumulate=200)).G.blocks[0].bn1
-    assert torch.allclose(norm.mean, mean, atol=0.03)
-    assert torch.allclose(norm.var, var, rtol=0.05)
+    norm = load_tree(first, options=Options(accumulate=20)).G.blocks[0].bn1
+    assert torch.allclose(norm.mean, mean, atol=0.08)
+    assert torch.allclose(norm.var, var, rtol=0.15)
     assert norm.gather is None
 
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import random
+from typing import Any
+
 import pytest
 import torch
 from latentshift_plugins import loaded
 from latentshift_plugins.biggan import FAMILY as BIGGAN
+from latentshift_plugins.biggan.load import load_tree as load_biggan
 from latentshift_plugins.classic import FAMILY as CLASSIC
+from latentshift_plugins.classic.load import load_tree as load_classic
 
-from latentshift.errors import DamagedFileError, FileError, UnsafeFileError
-from latentshift.files.names import resolve
+from latentshift.errors import DamagedFileError, FileError, RequestError, UnsafeFileError
+from latentshift.files.checkpoint import read_tensors
+from latentshift.files.names import read_critic_path, resolve
 from latentshift.testing import check_pair
 
 PLACES = {
@@ -35,6 +41,24 @@ def test_resolver_finds_the_family(place, reference):
     assert pair.source == str(path)
     assert [f.name for f in (BIGGAN, CLASSIC) if f.sniff(path)] == [kind]
     check_pair(pair)
+
+
+@pytest.mark.shared
+def test_a_critic_from_another_file(reference):
+    """The discriminator of a file scores the images of any generator of its size."""
+    sngan, res = reference("classic/mimicry-sngan-32"), reference("classic/gc-sngan-res32")
+    own = resolve(str(sngan))
+    z = torch.randn(3, *own.space.shape)
+    critic = read_critic_path(sngan / "checkpoints/netD/netD_3_steps.pth")
+    assert torch.equal(critic.logit(own.generate(z)), own.logit(own.generate(z)))
+    foreign = own.replaced(critic=read_critic_path(res / "model.pt"))
+    assert foreign.logit(foreign.generate(z)).shape == (3,)
+    big = reference("biggan/bgp-32-plain")
+    assert read_critic_path(big / "D.pth").labels
+    with pytest.raises(RequestError, match="no discriminator in this file"):
+        read_critic_path(big / "G.pth")
+    with pytest.raises(RequestError, match="no discriminator in this file"):
+        read_critic_path(sngan / "checkpoints/netG/netG_3_steps.pth")
 
 
 @pytest.mark.shared
@@ -78,3 +102,48 @@ def test_reasons_are_kept(tmp_path):
     cut.write_bytes(other.read_bytes()[:-100])
     with pytest.raises(DamagedFileError):
         resolve(str(cut))
+
+
+def _spoil(tree: dict[str, Any], draw: random.Random) -> None:
+    """Change one tensor of nested dicts: gone, renamed, another shape, another type."""
+    owner = draw.choice(
+        [t for t in (tree, *tree.values()) if isinstance(t, dict) and any(hasattr(v, "shape") for v in t.values())]
+    )
+    key = draw.choice([k for k, v in owner.items() if hasattr(v, "shape")])
+    value = owner[key]
+    kind = draw.randrange(6)
+    if kind == 0:
+        del owner[key]
+    elif kind == 1:
+        owner[key] = torch.zeros([draw.choice((0, 1, 2, n, 2 * n)) for n in value.shape])
+    elif kind == 2:
+        owner[key] = torch.zeros([draw.randrange(1, 5) for _ in range(draw.randrange(5))])
+    elif kind == 3:
+        owner[f"x.{key}"] = owner.pop(key)
+    elif kind == 4:
+        owner[key.replace(draw.choice("01234"), draw.choice("56789"))] = owner.pop(key)
+    else:
+        owner[key] = torch.ones(value.shape, dtype=torch.int64)
+
+
+@pytest.mark.shared
+@pytest.mark.slow
+@pytest.mark.parametrize("place", [p for p in PLACES if p.endswith(("pth", "pt"))] + ["biggan/bgp-deep-32-hier/D.pth"])
+def test_spoilt_tensors_never_crash(place, reference):
+    """Whatever is wrong with names, shapes and types: a network that runs, or one of our refusals."""
+    kind, case, *rest = place.split("/")
+    tree = read_tensors(reference(f"{kind}/{case}").joinpath(*rest)).tree
+    load = load_biggan if kind == "biggan" else load_classic
+    draw = random.Random(place)
+    refused = 0
+    for _ in range(60):
+        copied = {k: dict(v) if isinstance(v, dict) else v for k, v in tree.items() if "optim" not in str(k)}
+        _spoil(copied, draw)
+        try:
+            made = load(copied)
+        except (RequestError, FileError):
+            refused += 1
+            continue
+        label = (torch.zeros(2, dtype=torch.long),) if made.classes else ()
+        assert made.G(torch.zeros(2, made.z_size), *label).shape[1:] == made.image
+    assert refused >= 30
