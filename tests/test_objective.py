@@ -28,7 +28,7 @@ def test_sign_steps_are_bit_equal_for_all_links(scale):
     """Also where a sigmoid underflows: at scale 5000 the slope of every link but the logit's is exactly 0 or 1."""
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Linear(6, 32), torch.nn.Tanh(), torch.nn.Linear(32, 1)).eval().requires_grad_(False)
-    pair = Pair.wrap(torch.nn.Identity(), lambda x: scale * net(x), z_size=6)
+    pair = Pair.wrap(torch.nn.Identity().eval(), lambda x: scale * net(x), z_size=6)
     z = torch.randn(40, 6)
     reference = climb(pair, "logit", z)
     assert float((reference - z).abs().max()) > 0.5
@@ -40,13 +40,12 @@ def test_a_probability_is_read_before_its_sigmoid():
     torch.manual_seed(1)
     body = [torch.nn.Linear(6, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1)]
     z = 400 * torch.randn(16, 6)
-    raw = Pair.wrap(torch.nn.Identity(), torch.nn.Sequential(*body).eval(), z_size=6)
-    sigmoid = Pair.wrap(
-        torch.nn.Identity(), torch.nn.Sequential(*body, torch.nn.Sigmoid()).eval(), z_size=6, returns="probability"
-    )
+    identity = torch.nn.Identity().eval()
+    raw = Pair.wrap(identity, torch.nn.Sequential(*body).eval(), z_size=6)
+    sigmoid = Pair.wrap(identity, torch.nn.Sequential(*body, torch.nn.Sigmoid()).eval(), z_size=6, returns="probability")
     assert torch.equal(raw.logit(z), sigmoid.logit(z))
     assert torch.equal(climb(raw, "logit", z), climb(sigmoid, "logit", z))
-    opaque = Pair.wrap(torch.nn.Identity(), lambda x: torch.sigmoid(raw.logit(x)), z_size=6, returns="probability")
+    opaque = Pair.wrap(torch.nn.Identity().eval(), lambda x: torch.sigmoid(raw.logit(x)), z_size=6, returns="probability")
     near = 0.1 * torch.randn(16, 6)
     assert torch.allclose(opaque.logit(near), raw.logit(near), atol=1e-5)
 
@@ -136,7 +135,7 @@ def test_a_quality_critic_and_one_without_gradient():
     z = torch.randn(5, 2)
     value = landscape_of(pair, z, objective=Quality(Brightness())).value(z)
     assert torch.allclose(value, -pair.generate(z).mean(1))
-    blind = Pair.wrap(torch.nn.Identity(), lambda x: x.detach().sum(1), z_size=2)
+    blind = Pair.wrap(torch.nn.Identity().eval(), lambda x: x.detach().sum(1), z_size=2)
     with pytest.raises(MissingCapabilityError, match="no gradient"):
         landscape_of(blind, z).value_and_grad(z)
 

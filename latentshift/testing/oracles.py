@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..model import Critic, Pair
-from ..space import Normal, Prior, Space
+from ..space import Normal, Prior, Space, rows_sum
 
 
 class _Linear(nn.Module):
@@ -19,7 +19,7 @@ class _Linear(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         # a product and a sum in place of a matrix product: the same bits in any batch
-        return (z.unsqueeze(1) * self.A).sum(-1) + self.c
+        return rows_sum(z.unsqueeze(1) * self.A, 1) + self.c
 
 
 def linear_pair(
@@ -52,7 +52,7 @@ class _Bowl(nn.Module):
         self.mu, self.kappa = nn.Parameter(mu), kappa
 
     def forward(self, x: Tensor) -> Tensor:
-        return -0.5 * self.kappa * (x - self.mu).square().sum(1)
+        return -0.5 * self.kappa * rows_sum((x - self.mu).square(), 1)
 
 
 def quadratic_pair(mu: Any = (1.0, -0.5), *, kappa: float = 1.0, prior: Prior | None = None) -> Pair:

@@ -18,7 +18,7 @@ V = torch.tensor([0.3, -0.25])
 
 
 def run(strategy, pair, z):
-    return torch.from_numpy(Engine(strategy, pair).run(z, list(range(len(z)))).chunks[0].point)
+    return torch.cat([torch.from_numpy(c.point) for c in Engine(strategy, pair).run(z, list(range(len(z)))).chunks])
 
 
 def network_pair(d=6, prior=None):
