@@ -71,7 +71,7 @@ class Family:
         from .loaded import Files
 
         D, classes, returns = self._critic(Files()(Path(path)), str(path))
-        return Critic(D, Path(path).stem, returns, "high", bool(classes), True, getattr(D, "features", None))
+        return Critic(D, Path(path).stem, returns, "high", bool(classes), True, getattr(D, "features", None), classes)
 
     def convert(self, path: str | Path, folder: str | Path, *, critic: str | Path | None = None, **options: Any) -> Path:
         """Write what `load` reads as a pair folder."""

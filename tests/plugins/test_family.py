@@ -53,6 +53,10 @@ def test_a_critic_from_another_file(reference):
     assert torch.equal(critic.logit(own.generate(z)), own.logit(own.generate(z)))
     foreign = own.replaced(critic=read_critic_path(res / "model.pt"))
     assert foreign.logit(foreign.generate(z)).shape == (3,)
+    with pytest.raises(RequestError, match="G has no classes, the critic 'netD_3_steps' has 6"):
+        own.replaced(
+            critic=read_critic_path(reference("classic/mimicry-sagan-32") / "checkpoints/netD/netD_3_steps.pth")
+        ).probed()
     big = reference("biggan/bgp-32-plain")
     assert read_critic_path(big / "D.pth").labels
     with pytest.raises(RequestError, match="no discriminator in this file"):
