@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from latentshift.errors import DamagedFileError, RequestError
@@ -222,8 +221,3 @@ def infer_discriminator(tensors: Mapping[str, Tensor]) -> tuple[DConfig | DeepDC
         outputs = _shape(tensors, f"blocks.{i}.0.conv2.weight", 4)[0]
         blocks.append(DBlockConfig(inputs_i, hidden, outputs, pool, f"blocks.{i}.0.conv_sc.weight" in tensors))
     return DConfig(tuple(blocks), attention, classes), 32 * 2 ** (n - 4), _rename(tensors)
-
-
-def float_counts(tensors: Mapping[str, Tensor]) -> int:
-    """Return how many floating numbers these tensors hold."""
-    return sum(t.numel() for t in tensors.values() if t.dtype in (torch.float32, torch.float64))

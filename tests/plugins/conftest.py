@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,18 +15,9 @@ from torch import Tensor
 
 
 @pytest.fixture
-def reference() -> Callable[[str], Path]:
-    """`reference("biggan/bgp-32-plain")`: that folder beside the checkout (or under LATENTSHIFT_SHARED), else a skip."""
-
-    def find(name: str) -> Path:
-        told = os.environ.get("LATENTSHIFT_SHARED")
-        places = [Path(told)] if told else [p / "shared" for p in Path(__file__).resolve().parents]
-        found = next((p / "reference" / name for p in places if (p / "reference" / name).is_dir()), None)
-        if found is None:
-            pytest.skip("the reference files are not beside this checkout (set LATENTSHIFT_SHARED)")
-        return found
-
-    return find
+def reference(reference: Callable[..., Path]) -> Callable[[str], Path]:
+    """`reference("biggan/bgp-32-plain")`: that folder of reference files, or a skip."""
+    return lambda name: reference("reference", *name.split("/"))
 
 
 @pytest.fixture
