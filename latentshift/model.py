@@ -180,6 +180,7 @@ class Critic:
     labels: bool = False
     differentiable: bool = True
     features_call: Callable[..., Any] | None = None
+    classes: int | None = None  # how many labels it knows, where it says so
 
     def __post_init__(self) -> None:
         if self.returns not in RETURNS:
@@ -375,6 +376,11 @@ class Pair:
             found = replace(pair, image_shape=tuple(images.shape[1:]))
             if pair.critic is None:
                 return found
+            if pair.critic.classes is not None and pair.critic.classes != pair.classes:
+                raise ShapeError(
+                    f"G has {pair.classes or 'no'} classes, the critic {pair.critic.name!r} has {pair.critic.classes}",
+                    way_out="Give a critic for the same labels, or one without.",
+                )
             score = _fits(lambda: pair.logit(images, label), f"D does not take G's images of shape {tuple(images.shape[1:])}")
             one = None if label is None else label[:1]
             alone = pair.logit(pair.generate(z[:1], one), one)
