@@ -139,7 +139,7 @@ def _published(name: str, alpha: float, steps: int, data: str, where: str) -> Re
 AUTO = Recipe(
     name="auto",
     line="a few short sign steps for the lower half by D, support kept, the better end (unverified without real images)",
-    options={"steps": 4, "step_size": 0.05, "eps": 0.2, "support": "auto", "unit": "prior"},
+    options={"steps": 4, "step_size": 0.05, "eps": 0.2, "decay": True, "support": "auto", "unit": "prior"},
     keep_best=True,
     lower_share=0.5,
     source="I-FGSM (paper 001 Eq. 5 to 7), shortened",
