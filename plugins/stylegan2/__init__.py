@@ -1,0 +1,1 @@
+"""StyleGAN2 and StyleGAN2-ada: networks and recognition."""

@@ -1,0 +1,1 @@
+"""StyleGAN3, configurations T and R: networks and recognition."""
