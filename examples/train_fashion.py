@@ -10,6 +10,7 @@ Expected at the end: held-out AUC of D between 0.6 and 0.95, ten kinds of garmen
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def generator_layers(widths: tuple[int, ...] = (128, 64, 32, 16)) -> list[dict]:
         {"key": "stem.norm", "op": "BatchNorm2d", "kw": {"num_features": first}},
         {"op": "ReLU"},
     ]
-    for i, (a, b) in enumerate(zip(widths, widths[1:], strict=False)):
+    for i, (a, b) in enumerate(itertools.pairwise(widths)):
         layers += conv_t(f"up{i}", a, b)
     out = {"in_channels": widths[-1], "out_channels": 1, "kernel_size": 3, "padding": 1}
     return [*layers, {"key": "out", "op": "Conv2d", "kw": out}, {"op": "Tanh"}]
@@ -105,7 +106,12 @@ def main() -> None:
             grid(t.average.net(fixed), args.out / "grid.png")
             fake = t.D(t.average.net(torch.randn(1000, Z, generator=torch.Generator().manual_seed(2)))).flatten()
             seen, unseen = t.D(train[:1000]).flatten(), t.D(held[:1000]).flatten()
-        row |= {"train_logit": seen.mean().item(), "held_logit": unseen.mean().item(), "fake_logit": fake.mean().item(), "auc_held": auc(unseen, fake)}
+        row |= {
+            "train_logit": seen.mean().item(),
+            "held_logit": unseen.mean().item(),
+            "fake_logit": fake.mean().item(),
+            "auc_held": auc(unseen, fake),
+        }
         print(json.dumps({k: round(v, 4) for k, v in row.items()}), flush=True)
 
     G.to(memory_format=torch.channels_last)

@@ -1,19 +1,19 @@
 """One tree of exceptions. Each knows its exit status; its text says what happened, where, and what to do next.
 
-    LatentshiftError                1  a fault of ours
-    +-- UsageError                  2  what was typed is wrong, whatever the model is
-    +-- RequestError                3  the request makes no sense for this pair or installation
-    |   +-- UnknownNameError           no such model, strategy, recipe, critic
-    |   +-- MissingCapabilityError     the pair lacks what the method needs
-    |   +-- ShapeError                 tensors or networks that do not fit each other
-    +-- FileError                   4  a file cannot be used
-    |   +-- UnsafeFileError            it would run code, or exhaust the machine
-    |   +-- DamagedFileError           cut, flipped, inconsistent
-    +-- DownloadError               5  a download failed or was not what was promised
-    +-- OutputError                 6  output cannot be written
-    +-- DeviceError                 7  the device cannot do it
-    +-- NumericError                8  numbers broke in all rows
-    +-- Interrupted               130  cut short by the user; finished work is kept
+LatentshiftError                1  a fault of ours
++-- UsageError                  2  what was typed is wrong, whatever the model is
++-- RequestError                3  the request makes no sense for this pair or installation
+|   +-- UnknownNameError           no such model, strategy, recipe, critic
+|   +-- MissingCapabilityError     the pair lacks what the method needs
+|   +-- ShapeError                 tensors or networks that do not fit each other
++-- FileError                   4  a file cannot be used
+|   +-- UnsafeFileError            it would run code, or exhaust the machine
+|   +-- DamagedFileError           cut, flipped, inconsistent
++-- DownloadError               5  a download failed or was not what was promised
++-- OutputError                 6  output cannot be written
++-- DeviceError                 7  the device cannot do it
++-- NumericError                8  numbers broke in all rows
++-- Interrupted               130  cut short by the user; finished work is kept
 """
 
 from __future__ import annotations

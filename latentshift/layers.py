@@ -91,7 +91,7 @@ class LabelJoin(nn.Module):
         return torch.cat([x, e.to(x.dtype)], dim=1)
 
 
-_CONV = {
+_CONV: dict[str, tuple[type, ...]] = {
     "in_channels": _INT,
     "out_channels": _INT,
     "kernel_size": _SIZE,
@@ -101,7 +101,7 @@ _CONV = {
     "groups": _INT,
     "bias": _BOOL,
 }
-_NORM = {"eps": _NUM, "momentum": _NUM, "affine": _BOOL, "track_running_stats": _BOOL}
+_NORM: dict[str, tuple[type, ...]] = {"eps": _NUM, "momentum": _NUM, "affine": _BOOL, "track_running_stats": _BOOL}
 
 #: operation -> (constructor, allowed arguments with their types, required arguments)
 OPERATIONS: dict[str, tuple[type[nn.Module], dict[str, tuple[type, ...]], tuple[str, ...]]] = {
@@ -115,8 +115,16 @@ OPERATIONS: dict[str, tuple[type[nn.Module], dict[str, tuple[type, ...]], tuple[
     "BatchNorm1d": (nn.BatchNorm1d, {"num_features": _INT, **_NORM}, ("num_features",)),
     "BatchNorm2d": (nn.BatchNorm2d, {"num_features": _INT, **_NORM}, ("num_features",)),
     "InstanceNorm2d": (nn.InstanceNorm2d, {"num_features": _INT, **_NORM}, ("num_features",)),
-    "GroupNorm": (nn.GroupNorm, {"num_groups": _INT, "num_channels": _INT, "eps": _NUM, "affine": _BOOL}, ("num_groups", "num_channels")),
-    "LayerNorm": (nn.LayerNorm, {"normalized_shape": _SIZE, "eps": _NUM, "elementwise_affine": _BOOL}, ("normalized_shape",)),
+    "GroupNorm": (
+        nn.GroupNorm,
+        {"num_groups": _INT, "num_channels": _INT, "eps": _NUM, "affine": _BOOL},
+        ("num_groups", "num_channels"),
+    ),
+    "LayerNorm": (
+        nn.LayerNorm,
+        {"normalized_shape": _SIZE, "eps": _NUM, "elementwise_affine": _BOOL},
+        ("normalized_shape",),
+    ),
     "ReLU": (nn.ReLU, {}, ()),
     "LeakyReLU": (nn.LeakyReLU, {"negative_slope": _NUM}, ()),
     "ELU": (nn.ELU, {"alpha": _NUM}, ()),

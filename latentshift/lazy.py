@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 
 class LazyModule:
@@ -21,5 +21,9 @@ class LazyModule:
         return getattr(importlib.import_module(self.__dict__["_name"]), attribute)
 
 
-torch: Any = LazyModule("torch")
-numpy: Any = LazyModule("numpy")
+if TYPE_CHECKING:
+    import numpy as numpy
+    import torch as torch
+else:
+    torch = LazyModule("torch")
+    numpy = LazyModule("numpy")

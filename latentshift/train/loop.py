@@ -91,7 +91,8 @@ class Trainer:
         return x, self.prior(rows, self.generator), label
 
     def _critic(self, x: Tensor, label: Tensor | None) -> Tensor:
-        return self.D(x, label).flatten()
+        d: Tensor = self.D(x, label)
+        return d.flatten()
 
     def _apply(self, optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
         params = [p for group in optimiser.param_groups for p in group["params"]]
@@ -156,7 +157,10 @@ class Trainer:
         while self.step < self.settings.steps:
             row = self.one_step()
             if not all(abs(v) < float("inf") for v in row.values()):
-                raise NumericError(f"the loss is not finite at step {self.step}", way_out="The last checkpoint is intact; lower the learning rate.")
+                raise NumericError(
+                    f"the loss is not finite at step {self.step}",
+                    way_out="The last checkpoint is intact; lower the learning rate.",
+                )
             if self.step % every == 0 or self.step == self.settings.steps:
                 row["seconds"] = time.perf_counter() - began
                 self.log.append(row)

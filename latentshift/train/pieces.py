@@ -125,7 +125,12 @@ class ShiftAndFlip:
             padded = F.pad(x, (p, p, p, p), value=self.fill)
             iy = (dy + torch.arange(height, device=x.device)).view(rows, 1, height, 1)
             ix = (dx + torch.arange(width, device=x.device)).view(rows, 1, 1, width)
-            x = padded[torch.arange(rows, device=x.device).view(-1, 1, 1, 1), torch.arange(x.shape[1], device=x.device).view(1, -1, 1, 1), iy, ix]
+            x = padded[
+                torch.arange(rows, device=x.device).view(-1, 1, 1, 1),
+                torch.arange(x.shape[1], device=x.device).view(1, -1, 1, 1),
+                iy,
+                ix,
+            ]
         return x
 
 

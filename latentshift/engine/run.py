@@ -1,0 +1,349 @@
+"""The loop: chunks of rows through a strategy, finished rows compacted away, work counted, failures survived.
+
+The bits of a row do not depend on its batch on a CPU: every call gets a multiple of `PAD` rows (convolutions give other bits
+for 1 or 3 rows than for 16, but the same for 8, 16, 24, ...), and a strategy sees only such batches.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import DeviceError, LatentshiftWarning, NumericError
+from ..landscape import Landscape, Ledger
+from ..model import Pair, check_finite, require
+from ..noise import SEED_LIMIT, Draw, latents
+from ..objective import Realness, Term
+from ..space import Context, Space
+from ..strategies.base import REASONS, Strategy, over_rows, where_rows
+from .prepare import prepare
+
+PAD = 8  # rows of a CPU call come in multiples of this
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How the work is done; nothing here changes what a row becomes on a CPU."""
+
+    chunk: int | None = None  # rows at a time; None: chosen for the device
+    compact: bool = True  # take finished rows out of the batch
+    prepare: bool = True  # run on frozen, folded copies of the networks
+    trace: bool = False  # keep every row's value at every step
+    images: bool = True  # keep the images of all rows in the result
+    check_every: int | None = None  # steps between looks at finished rows; None: 1 on a CPU, 10 elsewhere
+
+
+class Chunk(NamedTuple):
+    """The finished rows of one chunk, on the CPU; arrays have rows first. `rows` counts rows of the whole run."""
+
+    rows: np.ndarray[Any, Any]
+    z0: np.ndarray[Any, Any]
+    point0: np.ndarray[Any, Any]
+    point: np.ndarray[Any, Any]
+    score0: np.ndarray[Any, Any]
+    score: np.ndarray[Any, Any]
+    stopped: np.ndarray[Any, Any]
+    evaluations: np.ndarray[Any, Any]
+    accepted: np.ndarray[Any, Any] | None
+    images0: np.ndarray[Any, Any] | None
+    images: np.ndarray[Any, Any]
+    trace: np.ndarray[
+        Any, Any
+    ]  # (steps + 1, rows): values before each step and at the end (one column, the mean, unless `trace`)
+
+
+@dataclass
+class Run:
+    """What a run made and what it cost."""
+
+    strategy: Strategy
+    chunks: list[Chunk] = field(default_factory=list)
+    ledger: Ledger = field(default_factory=Ledger)
+    fit_ledger: Ledger = field(default_factory=Ledger)
+    seconds: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    plan: str = ""
+    chunk: int = 0
+    pilot_seeds: tuple[int, int] | None = None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that the device had too little memory."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+
+
+def default_chunk(device: torch.device, width: int) -> int:
+    """Return rows per chunk: 32 on a CPU (activations stay in the cache), 64 on a card, divided by a strategy's width."""
+    rows = 32 if device.type == "cpu" else 64
+    return max(PAD, rows // width // PAD * PAD)
+
+
+def padded(count: int, device: torch.device) -> int:
+    """Return the number of rows that a call of `count` rows is padded to."""
+    return -(-count // PAD) * PAD if device.type == "cpu" else count
+
+
+class Engine:
+    """Runs a strategy on a pair. Build it once, then `run` any number of rows: preparation and fit are kept."""
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        pair: Pair,
+        *,
+        objective: Term | None = None,
+        space: Space | None = None,
+        settings: Settings | None = None,
+        reals: Any = None,
+        fitted: Strategy | None = None,
+    ) -> None:
+        self.objective = objective or Realness()
+        self.space = space or pair.space
+        self.settings = settings or Settings()
+        require(pair, strategy.needs | self.objective.needs, getattr(type(strategy), "name", type(strategy).__name__))
+        self.original = pair
+        began = time.perf_counter()
+        self.pair, plan = prepare(pair) if self.settings.prepare else (pair, "as given")
+        self.device = pair.device
+        self.run_ = Run(strategy, plan=plan)
+        if plan.startswith("as given:"):
+            self.run_.notes.append(f"the networks run {plan}")
+        self.run_.seconds["prepare"] = time.perf_counter() - began
+        probe = Landscape(self.pair, self._context([0], None, None), space=self.space, objective=self.objective)
+        strategy.check(probe)
+        self.strategy = fitted or self._fit(strategy, reals)
+        self.run_.strategy = self.strategy
+
+    def _context(self, seeds: Sequence[int], label: Tensor | None, point0: Tensor | None) -> Context:
+        seed = torch.tensor([int(s) for s in seeds], dtype=torch.int64, device=self.device)
+        return Context(seed=seed, label=label, point0=point0)
+
+    def labels_of(self, seeds: Sequence[int]) -> Tensor | None:
+        """Return the labels of rows that come without: drawn from their seeds."""
+        if not self.pair.classes:
+            return None
+        draw = Draw(torch.tensor([int(s) for s in seeds], dtype=torch.int64))
+        return (draw.bits(0, "label", 1)[:, 0] * self.pair.classes >> 32).to(self.device)
+
+    def _fit(self, strategy: Strategy, reals: Any) -> Strategy:
+        if not strategy.pilot:
+            return strategy
+        began = time.perf_counter()
+        rows = padded(strategy.pilot, self.device)
+        seeds = [SEED_LIMIT - 1 - i for i in range(rows)]
+        z = torch.from_numpy(latents(seeds, self.pair.space.shape, self.pair.space.prior)).to(
+            self.device, self.pair.compute_dtype
+        )
+        context = self._context(seeds, self.labels_of(seeds), None)
+        point = self.space.enter(self.pair, z, context)
+        land = Landscape(
+            self.pair,
+            context._replace(point0=point),
+            space=self.space,
+            objective=self.objective,
+            ledger=self.run_.fit_ledger,
+        )
+        fitted = strategy.fit(land, Draw(context.seed), reals)
+        self.run_.pilot_seeds = (seeds[-1], seeds[0])
+        self.run_.seconds["fit"] = time.perf_counter() - began
+        return fitted
+
+    def run(
+        self,
+        z0: Tensor,
+        seeds: Sequence[int],
+        labels: Tensor | None = None,
+        *,
+        images0: bool = False,
+        on_chunk: Callable[[Chunk], None] | None = None,
+        progress: Callable[[int, int, float], None] | None = None,
+        first: int = 0,
+    ) -> Run:
+        """Refine rows. `z0` (rows, *prior shape), `seeds` one number per row, `labels` (rows,) or None.
+
+        `on_chunk` gets each finished chunk in order; `progress(rows done, rows, mean gain)`. Raises NumericError where all
+        rows break, DeviceError where not even the smallest chunk fits.
+        """
+        self.pair.space.check(z0)
+        check_finite(z0, "latents")
+        run, total = self.run_, len(z0)
+        if labels is None:
+            labels = self.labels_of(seeds)
+        run.chunk = run.chunk or self.settings.chunk or default_chunk(self.device, self.strategy.width)
+        at = 0
+        gain_sum, broken = 0.0, 0
+        while at < total:
+            rows = slice(at, min(at + run.chunk, total))
+            keep = run.ledger.copy()
+            began = time.perf_counter()
+            try:
+                chunk = self._chunk(z0[rows], list(seeds[rows]), None if labels is None else labels[rows], images0, first + at)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                run.ledger = keep
+                self._halve(error)
+                continue
+            run.seconds["refine"] = run.seconds.get("refine", 0.0) + time.perf_counter() - began
+            at = rows.stop
+            gain_sum += float(np.nansum(chunk.score - chunk.score0))
+            broken += int((chunk.stopped == REASONS.index("nan")).sum())
+            if on_chunk:
+                on_chunk(chunk)
+            run.chunks.append(chunk if self.settings.images else chunk._replace(images=chunk.images[:0], images0=None))
+            if progress:
+                progress(at, total, gain_sum / at)
+        if total and broken == total:
+            raise NumericError(
+                f"all {total} rows met a NaN or infinite score or gradient", way_out="Check G and D on raw latents."
+            )
+        if broken:
+            text = f"{broken} of {total} rows met a NaN or infinite score or gradient and kept their last finite point"
+            run.notes.append(text)
+            warnings.warn(text, LatentshiftWarning, stacklevel=2)
+        return run
+
+    def _halve(self, error: BaseException) -> None:
+        run = self.run_
+        least = PAD if self.device.type == "cpu" else 1
+        if run.chunk <= least:
+            raise DeviceError(
+                f"not even {least} rows fit into the memory of {self.device}",
+                way_out="Use another device, or a smaller model.",
+            ) from error
+        smaller = max(least, run.chunk // 2 // least * least)
+        run.notes.append(
+            f"{run.chunk} rows did not fit on {self.device}, going on with {smaller}; --chunk {smaller} starts there"
+        )
+        run.chunk = smaller
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _padding(self, index: Tensor) -> Tensor:
+        short = padded(len(index), self.device) - len(index)
+        return torch.cat([index, index[:1].expand(short)]) if short else index
+
+    def _chunk(self, z0: Tensor, seeds: list[int], labels: Tensor | None, images0: bool, first: int) -> Chunk:
+        s, strategy, rows = self.settings, self.strategy, len(z0)
+        index = self._padding(torch.arange(rows, device=self.device))
+        z = z0.to(self.device, self.pair.compute_dtype)[index]
+        context = self._context(seeds, None, None).select(index)
+        if labels is not None:
+            context = context._replace(label=labels.to(self.device, torch.long)[index])
+        with torch.no_grad():
+            point0 = self.space.enter(self.pair, z, context)
+        context = context._replace(point0=point0)
+        land = Landscape(self.pair, context, space=self.space, objective=self.objective, ledger=self.run_.ledger)
+        land.counted = rows
+        land.with_start_images(point0)
+        before = land.ledger.copy()
+        tells = strategy.tells_start and self.objective.core().is_score and strategy.steps > 0
+        start_images = None
+        if not tells:
+            start_images, score0 = self._look(land, point0)
+        elif images0:
+            start_images = land.images(point0)
+        state, told, spent = self._steps(land, point0, rows)
+        if tells:
+            score0 = told[0]
+        land.counted = rows
+        outcome = strategy.finish(state, land)
+        self.space.check(outcome.point, "the strategy's points")
+        if outcome.value is not None and self.objective.core().is_score and self.pair.critic is not None:
+            images, score = land.images(outcome.point), outcome.value
+        else:
+            images, score = self._look(land, outcome.point)
+        ends = round((max((land.ledger - before).as_tuple()[:2]) - float(spent.sum())) / rows)  # looks at start and end
+        stopped = outcome.stopped if outcome.stopped is not None else torch.zeros(rows)
+        trace = _filled(told, score0, score, rows)
+        return Chunk(
+            rows=np.arange(first, first + rows),
+            z0=_array(z, rows),
+            point0=_array(point0, rows),
+            point=_array(outcome.point, rows),
+            score0=_array(score0, rows),
+            score=_array(score, rows),
+            stopped=_array(stopped, rows).astype(np.int64),
+            evaluations=_array(spent, rows).round().astype(np.int64) + ends,
+            accepted=None if outcome.accepted is None else _array(outcome.accepted, rows),
+            images0=_array(start_images, rows) if images0 and start_images is not None else None,
+            images=_array(images, rows),
+            trace=trace if s.trace else trace.mean(1, keepdims=True),
+        )
+
+    def _look(self, land: Landscape, point: Tensor) -> tuple[Tensor, Tensor]:
+        """Return images and scores of points; the objective's own value where there is no critic."""
+        if self.pair.critic is not None:
+            return land.images_and_score(point)
+        return land.images(point), land.value(point)
+
+    def _steps(self, land: Landscape, point0: Tensor, rows: int) -> tuple[Any, Tensor, Tensor]:
+        """Run the strategy's steps; return the last state, the values (steps, rows) that they told (NaN once a row is
+        finished), and the evaluations per row."""
+        strategy, s = self.strategy, self.settings
+        look_every = s.check_every or (1 if self.device.type == "cpu" else 10)
+        sub, draw = land, Draw(land.context.seed)
+        store = state = strategy.init(point0, land, draw)
+        # `active` says which row of the chunk each row of the state is; the first `busy` are distinct, the rest is padding
+        active, busy = torch.arange(len(point0), device=self.device), rows
+        spent = torch.zeros(len(point0), dtype=torch.float64, device=self.device)
+        told = torch.full((strategy.steps, len(point0)), torch.nan, device=self.device)
+        counted = busy
+        for t in range(strategy.steps):
+            sub.counted = counted
+            before, done = land.ledger.copy(), state.done
+            fresh, info = strategy.step(state, t, sub, draw)
+            state = where_rows(done, state, fresh)
+            share = max((land.ledger - before).as_tuple()[:2]) / max(counted, 1)
+            mine, alive = active[:busy], ~done[:busy]
+            spent.index_add_(0, mine, alive.double() * share)
+            told[t].index_copy_(0, mine, torch.where(alive, info.value.detach()[:busy].float(), torch.nan))
+            if (t + 1) % look_every and t + 1 < strategy.steps:
+                continue
+            left = mine[~state.done[:busy]]
+            if len(left) == counted:
+                continue
+            counted = len(left)
+            if not counted or (s.compact and padded(counted, self.device) < len(active)):
+                store = _put(store, state, active, busy)
+                if not counted:
+                    return store, told, spent
+                active, busy = self._padding(left), counted
+                state = over_rows(lambda x: x[active], store)  # noqa: B023
+                sub = land.select(active)
+                draw = Draw(sub.context.seed)
+        return _put(store, state, active, busy), told, spent
+
+
+def _put(store: Any, state: Any, active: Tensor, busy: int) -> Any:
+    return over_rows(lambda old, new: old.index_copy(0, active[:busy], new[:busy]), store, state)
+
+
+def _filled(told: Tensor, score0: Tensor, score: Tensor, rows: int) -> np.ndarray[Any, Any]:
+    """Return values per step (steps + 1, rows), finished rows at their last value, the final score at the end."""
+    out = np.concatenate([_array(told.T, rows).T, _array(score, rows)[None].astype(np.float32)])
+    out[0] = np.where(np.isnan(out[0]), _array(score0, rows), out[0])
+    final = out[-1]
+    for t in range(1, len(out) - 1):
+        out[t] = np.where(np.isnan(out[t]), final, out[t])
+    return out
+
+
+def _array(x: Tensor, rows: int) -> np.ndarray[Any, Any]:
+    out: np.ndarray[Any, Any] = x.detach()[:rows].cpu().numpy()
+    return out
+
+
+def with_settings(settings: Settings, **changes: Any) -> Settings:
+    """Return settings with changes."""
+    return replace(settings, **changes)

@@ -1,0 +1,198 @@
+"""The only thing that a strategy may ask: value and gradient of an objective on a pair, per row, counted.
+
+The plain form wraps live modules too, so the training loop uses a strategy's `step` with it; the engine swaps prepared
+networks under it. Gradients are those of the *sum* over rows: they do not scale with the batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .errors import MissingCapabilityError
+from .lazy import torch
+from .objective import Realness, Term, uses_image0
+from .space import Context, Space
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .model import Pair
+
+
+@dataclass
+class Ledger:
+    """Work done, counted in rows: forward and backward passes of G and of D."""
+
+    g_forward: int = 0
+    d_forward: int = 0
+    g_backward: int = 0
+    d_backward: int = 0
+
+    def __sub__(self, other: Ledger) -> Ledger:
+        return Ledger(*(a - b for a, b in zip(self.as_tuple(), other.as_tuple(), strict=True)))
+
+    def __add__(self, other: Ledger) -> Ledger:
+        return Ledger(*(a + b for a, b in zip(self.as_tuple(), other.as_tuple(), strict=True)))
+
+    def as_tuple(self) -> tuple[int, int, int, int]:
+        """Return (g_forward, d_forward, g_backward, d_backward)."""
+        return self.g_forward, self.d_forward, self.g_backward, self.d_backward
+
+    def as_dict(self) -> dict[str, int]:
+        """Return the four counters by name."""
+        return dict(zip(("g_forward", "d_forward", "g_backward", "d_backward"), self.as_tuple(), strict=True))
+
+    def copy(self) -> Ledger:
+        """Return the counters as they stand."""
+        return Ledger(*self.as_tuple())
+
+
+class _Scene:
+    def __init__(self, land: Landscape, point: Tensor, context: Context) -> None:
+        self.land, self.point, self.context = land, point, context
+        self.space, self.pair = land.space, land.pair
+        self._images: Tensor | None = None
+        self._logit: Tensor | None = None
+
+    @property
+    def images(self) -> Tensor:
+        if self._images is None:
+            self._images = self.land.space.decode(self.land.pair, self.point, self.context)
+            self.land._count("g_forward", self.point.shape[0])
+        return self._images
+
+    @property
+    def logit(self) -> Tensor:
+        if self._logit is None:
+            images = self.images
+            self._logit = self.land.pair.logit(images, self.context.label)
+            self.land._count("d_forward", self.point.shape[0])
+        return self._logit
+
+
+class Landscape:
+    """Value and gradient of `objective` on `pair` over `space`, for the rows of `context`.
+
+    Points are (rows, *shape), or (rows, width, *shape) with a population axis; values are (rows,) or (rows, width).
+    `counted` is the number of rows that count in the ledger (padding and finished rows do not); None counts all.
+    """
+
+    def __init__(
+        self,
+        pair: Pair,
+        context: Context,
+        *,
+        space: Space | None = None,
+        objective: Term | None = None,
+        ledger: Ledger | None = None,
+    ) -> None:
+        self.pair = pair
+        self.context = context
+        self.space = space or pair.space
+        self.objective = objective or Realness()
+        self.ledger = ledger if ledger is not None else Ledger()
+        self.counted: int | None = None
+
+    def _count(self, what: str, rows: int) -> None:
+        width = rows // self.context.seed.shape[0]
+        setattr(self.ledger, what, getattr(self.ledger, what) + (rows if self.counted is None else self.counted * width))
+
+    def _flat(self, p: Tensor) -> tuple[Tensor, Context, tuple[int, ...]]:
+        if p.ndim == self.space.axes + 1:
+            return p, self.context, (p.shape[0],)
+        rows, width = p.shape[:2]
+        return p.reshape(rows * width, *p.shape[2:]), self.context.repeat(width), (rows, width)
+
+    def _value(self, objective: Term, p: Tensor) -> Tensor:
+        flat, context, lead = self._flat(p)
+        with torch.no_grad():
+            return objective.value(_Scene(self, flat, context)).reshape(lead)
+
+    def _value_and_grad(self, objective: Term, p: Tensor) -> tuple[Tensor, Tensor]:
+        flat, context, lead = self._flat(p.detach())
+        flat = flat.detach().requires_grad_(True)
+        with torch.enable_grad():
+            scene = _Scene(self, flat, context)
+            value = objective.value(scene)
+            if not value.requires_grad:
+                raise MissingCapabilityError(
+                    f"the score of {self.pair.name!r} has no gradient with respect to the latent",
+                    way_out="Use a method without gradients ('latentshift strategies'), or a differentiable G and D.",
+                )
+            (grad,) = torch.autograd.grad(value.sum(), flat)
+        rows = flat.shape[0]
+        if scene._images is not None:
+            self._count("g_backward", rows)
+        if scene._logit is not None:
+            self._count("d_backward", rows)
+        return value.detach().reshape(lead), grad.reshape(p.shape)
+
+    def value(self, p: Tensor) -> Tensor:
+        """Return the objective, (rows,) or (rows, width); no gradient is recorded."""
+        return self._value(self.objective, p)
+
+    def value_and_grad(self, p: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the objective and its gradient (like p): one forward of G and D and one backward to p."""
+        return self._value_and_grad(self.objective, p)
+
+    def ascent(self, p: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a value that orders points as the objective does, and a gradient equal to the objective's up to a positive
+        factor per row. For methods that use only its direction: the link's slope, which may underflow, is left out."""
+        return self._value_and_grad(self.objective.core(), p)
+
+    def order(self, p: Tensor) -> Tensor:
+        """Return the value that `ascent` returns, without a gradient."""
+        return self._value(self.objective.core(), p)
+
+    def score(self, p: Tensor) -> Tensor:
+        """Return the critic's logit, whatever the objective is."""
+        return self._value(Realness(), p)
+
+    def score_and_grad(self, p: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the critic's logit and its gradient: for methods that own their prior or distance term."""
+        return self._value_and_grad(Realness(), p)
+
+    def images(self, p: Tensor) -> Tensor:
+        """Return the images of points (rows, *shape)."""
+        flat, context, lead = self._flat(p)
+        with torch.no_grad():
+            images = _Scene(self, flat, context).images
+        return images.reshape(*lead, *images.shape[1:])
+
+    def images_and_score(self, p: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the images of points (rows, *shape) and their logits: one forward of G and D."""
+        with torch.no_grad():
+            scene = _Scene(self, p, self.context)
+            return scene.images, scene.logit
+
+    def jvp(self, p: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Return images and their directional derivative along `v` (like p), by forward differentiation."""
+        out: Any = torch.func.jvp(lambda q: self.space.decode(self.pair, q, self.context), (p,), (v,))
+        self._count("g_forward", 2 * p.shape[0])
+        images, tangent = out
+        return images, tangent
+
+    def with_start_images(self, p: Tensor) -> Landscape:
+        """Return this landscape, its context holding the images of `p` where the objective compares with them."""
+        if uses_image0(self.objective) and self.context.image0 is None:
+            self.context = self.context._replace(image0=self.images(p))
+        return self
+
+    def select(self, index: Tensor) -> Landscape:
+        """Return the landscape of the rows in `index`, on the same ledger."""
+        land = Landscape(self.pair, self.context.select(index), space=self.space, objective=self.objective, ledger=self.ledger)
+        land.counted = self.counted
+        return land
+
+    def with_objective(self, objective: Term) -> Landscape:
+        """Return the landscape of another objective, on the same ledger."""
+        land = Landscape(self.pair, self.context, space=self.space, objective=objective, ledger=self.ledger)
+        land.counted = self.counted
+        return land
+
+
+def landscape_of(pair: Pair, z: Tensor, *, label: Tensor | None = None, objective: Term | None = None, **kw: Any) -> Landscape:
+    """Return the landscape of `pair` for latents `z` (rows, *shape) as they stand: the form for training loops."""
+    seed = torch.arange(z.shape[0], device=z.device)
+    return Landscape(pair, Context(seed=seed, label=label, point0=z.detach()), objective=objective, **kw)
