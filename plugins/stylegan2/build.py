@@ -42,9 +42,18 @@ def mapping_facts(net: Mapping, path: str) -> Facts:
     return {path: ("MappingNetwork", facts), **linear_facts(net, f"{path}.")}
 
 
-def generator(record: Record, where: str) -> tuple[Generator, Facts, str]:
+def g_clamp(record: Record) -> float | None:
+    """Return the clamp that the file's generator states: the default differs between code bases."""
+    return _clamp(said(record, "synthesis.b4.conv1", "conv_clamp"))
+
+
+def d_clamp(record: Record) -> float | None:
+    """Return the clamp that the file's discriminator states."""
+    return _clamp(said(record, "b4.conv", "conv_clamp"))
+
+
+def generator(record: Record, where: str, *, clamp: float | None) -> tuple[Generator, Facts, str]:
     """Return an empty StyleGAN2 generator, its facts, and the name of its code base."""
-    clamp = _clamp(said(record, "synthesis.b4.conv1", "conv_clamp"))
     mapping, synthesis = read_generator(record.init_kwargs, clamp=clamp, where=where)
     with torch.device("meta"):
         m, s = Mapping(mapping), Synthesis(synthesis)
@@ -74,9 +83,8 @@ def generator(record: Record, where: str) -> tuple[Generator, Facts, str]:
     return g, facts, family
 
 
-def discriminator(record: Record, where: str) -> tuple[Discriminator, Facts]:
+def discriminator(record: Record, where: str, *, clamp: float | None) -> tuple[Discriminator, Facts]:
     """Return an empty discriminator and its facts."""
-    clamp = _clamp(said(record, "b4.conv", "conv_clamp"))
     config = read_discriminator(record.init_kwargs, clamp=clamp, where=where)
     with torch.device("meta"):
         d = Discriminator(config)

@@ -140,7 +140,8 @@ def check_facts(record: Record, expected: Mapping[str, tuple[str, Mapping[str, A
         for key, value in facts.items():
             if key in said and not _same(value, said[key]):
                 raise DamagedFileError(
-                    f"{full}.{key} is {str(said[key])[:60]} in the file and {str(value)[:60]} by its constructor arguments", where=where
+                    f"{full}.{key} is {str(said[key])[:60]} in the file and {str(value)[:60]} by its constructor arguments",
+                    where=where,
                 )
     missing = [p for p in expected if p not in record.classes]
     if missing:
@@ -160,12 +161,16 @@ def fill(net: nn.Module, record: Record, name: str, where: str) -> None:
     for theirs, (key, want) in mine.items():
         value = record.tensors.get(theirs)
         if value is None:
-            raise DamagedFileError(f"the tensor {name}.{theirs} is missing; its arguments ask for {tuple(want.shape)}", where=where)
+            raise DamagedFileError(
+                f"the tensor {name}.{theirs} is missing; its arguments ask for {tuple(want.shape)}", where=where
+            )
         if value.shape != want.shape or not value.is_floating_point():
             raise DamagedFileError(
                 f"the tensor {name}.{theirs} is {tuple(value.shape)} {value.dtype} in the file and {tuple(want.shape)} by its arguments",
                 where=where,
             )
-        state[key] = value.to(torch.float32).contiguous()
+        value = value.to(torch.float32).contiguous()
+        # Kernels add in another order where memory is not aligned; a file that is mapped would give other bits.
+        state[key] = value.clone() if value.data_ptr() % 64 else value
     net.load_state_dict(state, assign=True)
     net.requires_grad_(False).eval()

@@ -94,10 +94,15 @@ class Head(nn.Module):
         self.fc = Linear(wide * 16, wide, act)
         self.out = Linear(wide, config.cmap_dim or 1)
 
-    def forward(self, x: Tensor, statistic: Tensor | None) -> Tensor:
+    def hidden(self, x: Tensor, statistic: Tensor | None) -> Tensor:
+        """Return the last hidden layer, (rows, C)."""
         if statistic is not None:
             x = torch.cat([x, statistic[:, :, None, None].expand(-1, -1, 4, 4)], 1)
-        y: Tensor = self.out(self.fc(self.conv(x).flatten(1)))
+        y: Tensor = self.fc(self.conv(x).flatten(1))
+        return y
+
+    def forward(self, x: Tensor, statistic: Tensor | None) -> Tensor:
+        y: Tensor = self.out(self.hidden(x, statistic))
         return y
 
 
@@ -192,6 +197,11 @@ class Discriminator(nn.Module):
                 mean = f.mean(0, keepdim=True)
                 self._moments = (mean, (f - mean).square().sum(0, keepdim=True))
         return self._moments
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return the last hidden layer, (rows, C)."""
+        x = self.trunk(images)
+        return self.b4.hidden(x, self.statistic(x))
 
     def forward(self, images: Tensor, c: Tensor | None = None, *, grouping: Grouping | None = None) -> Tensor:
         x = self.trunk(images)

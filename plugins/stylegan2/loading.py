@@ -1,7 +1,7 @@
 """`load_stylegan`: a network pickle of StyleGAN2-ada, StyleGAN2 or StyleGAN3 as networks of our own.
 
-    loaded = load_stylegan("network.pkl")
-    images = loaded.G(z);  logits = loaded.D(images)
+loaded = load_stylegan("network.pkl")
+images = loaded.G(z);  logits = loaded.D(images)
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from latentshift.files.checkpoint import FileContents, read_tensors
 from latentshift.files.values import Opaque, PersistentObject
 
 from . import build
+from .build import Facts
 from .container import Record, fill, flatten, foreign
 from .discriminator import Discriminator
 from .networks import Generator
@@ -30,14 +31,20 @@ COMPANION_SEED = 4_294_967_295
 
 @dataclass
 class Loaded:
-    """Networks of one file. `D` is None where the file has none that can be used; `no_critic` then says why."""
+    """Networks of one file. `D` is None where the file has none that can be used; `no_critic` then says why.
+
+    `misfit` says that a D is there and is for other images or labels than G's. The configs rebuild the networks.
+    """
 
     family: str
     G: Generator
     D: Discriminator | None
     no_critic: str
+    misfit: bool
     notes: tuple[str, ...]
     contents: FileContents
+    g_config: dict[str, Any]
+    d_config: dict[str, Any] | None
 
     @property
     def noise_shapes(self) -> list[tuple[int, int]]:
@@ -80,20 +87,55 @@ def from_contents(contents: FileContents, *, network: str = "") -> Loaded:
         tree = {"G_ema": tree}
     name = network or ("G_ema" if tree.get("G_ema") is not None else "G")
     if network and network not in tree:
-        raise DamagedFileError(f"the file has no network {network!r}", where=where, way_out=f"It has: {', '.join(map(str, tree))}.")
+        raise DamagedFileError(
+            f"the file has no network {network!r}", where=where, way_out=f"It has: {', '.join(map(str, tree))}."
+        )
     if name == "G" and not network:
         notes.append("the file has no G_ema; its raw training network G is used")
-    family, g = _generator(tree[name], name, where)
-    d, why = _discriminator(tree.get("D"), family, where)
-    if d is not None:
-        mismatch = _mismatch(g, d)
-        if mismatch:
-            d, why = None, mismatch
-    if d is not None:
+    record = _record(tree[name], name, where)
+    g, expected, family = _empty(record, f"{where}, {name}")
+    build.check(record, expected, name, where)
+    fill(g, record, name, where)
+    d, d_config, why = _discriminator(tree.get("D"), where)
+    misfit = _mismatch(g, d) if d is not None else ""
+    if d is not None and not misfit:
         d.set_companions(companions(g, d.group_size - 1))
-    elif why:
+    else:
+        d, why = None, misfit or why
         notes.append(f"no critic: {why}")
-    return Loaded(family, g, d, why, tuple(notes), contents)
+    g_config = {"arguments": record.init_kwargs, "clamp": build.g_clamp(record)}
+    return Loaded(family, g, d, why, bool(misfit), tuple(notes), contents, g_config, d_config)
+
+
+def code_of(tree: Any) -> str:
+    """Return 'stylegan2', 'stylegan3' or '' for a tree of `read_tensors`, by the class names in it."""
+    if isinstance(tree, PersistentObject):
+        tree = {"G_ema": tree}
+    top = (
+        next((tree[k] for k in ("G_ema", "G", "D") if isinstance(tree.get(k), PersistentObject)), None)
+        if is_stylegan(tree)
+        else None
+    )
+    if top is None:
+        return ""
+    synthesis = (top.state.get("_modules") or {}).get("synthesis")
+    parts = synthesis.state.get("_modules") if isinstance(synthesis, PersistentObject) else None
+    first = parts.get("input") if isinstance(parts, dict) else None
+    return "stylegan3" if isinstance(first, PersistentObject) and first.class_name == "SynthesisInput" else "stylegan2"
+
+
+def empty_generator(record: Record, code: str, clamp: float | None, where: str) -> Generator:
+    """Return a generator on the meta device from constructor arguments; `code` is 'stylegan3-t' or the like."""
+    if code.startswith("stylegan3"):
+        from ..stylegan3 import build as build3
+
+        return build3.generator(record, where)[0]
+    return build.generator(record, where, clamp=clamp)[0]
+
+
+def empty_discriminator(arguments: dict[str, Any], clamp: float | None, where: str) -> Discriminator:
+    """Return a discriminator on the meta device from constructor arguments."""
+    return build.discriminator(Record("Discriminator", arguments), where, clamp=clamp)[0]
 
 
 def companions(g: Generator, count: int) -> Callable[[], Tensor]:
@@ -121,30 +163,26 @@ def _record(value: Any, name: str, where: str) -> Record:
     return flatten(value, name, where)
 
 
-def _generator(value: Any, name: str, where: str) -> tuple[str, Generator]:
-    record = _record(value, name, where)
+def _empty(record: Record, where: str) -> tuple[Generator, Facts, str]:
     if record.classes.get("synthesis.input") == "SynthesisInput":
         from ..stylegan3 import build as build3
 
-        g, expected, family = build3.generator(record, f"{where}, {name}")
-    else:
-        g, expected, family = build.generator(record, f"{where}, {name}")
-    build.check(record, expected, name, where)
-    fill(g, record, name, where)
-    return family, g
+        return build3.generator(record, where)
+    return build.generator(record, where, clamp=build.g_clamp(record))
 
 
-def _discriminator(value: Any, family: str, where: str) -> tuple[Discriminator | None, str]:
+def _discriminator(value: Any, where: str) -> tuple[Discriminator | None, dict[str, Any] | None, str]:
     if value is None:
-        return None, "the file holds only a generator"
+        return None, None, "the file holds only a generator"
     try:
         record = _record(value, "D", where)
-        d, expected = build.discriminator(record, f"{where}, D")
+        clamp = build.d_clamp(record)
+        d, expected = build.discriminator(record, f"{where}, D", clamp=clamp)
         build.check(record, expected, "D", where)
         fill(d, record, "D", where)
     except FileError as error:
-        return None, error.what
-    return d, ""
+        return None, None, error.what
+    return d, {"arguments": record.init_kwargs, "clamp": clamp}, ""
 
 
 def _mismatch(g: Generator, d: Discriminator) -> str:

@@ -300,5 +300,12 @@ class Generator(nn.Module):
         images: Tensor = self.synthesis_net(ws, noise_mode, noise)
         return images
 
+    def place(self, translate: tuple[float, float], rotate: float) -> None:
+        """Move and turn the images of a StyleGAN3 (image widths, degrees); others cannot."""
+        place = getattr(self.synthesis_net, "place", None)
+        if place is None:
+            raise RequestError("only a StyleGAN3 can move its images", way_out="Leave out --translate and --rotate.")
+        place(translate, rotate)
+
     def forward(self, z: Tensor | None, c: Tensor | None = None, truncation_psi: float = 1.0) -> Tensor:
         return self.synthesis(self.mapping(z, c, truncation_psi))

@@ -43,7 +43,13 @@ def _smooth(x: Tensor, act: str) -> Tensor:
 
 
 def scaled_activate(
-    y: Tensor, scale: Tensor | float, bias: Tensor | None, act: str, gain: float, clamp: float | None, noise: Tensor | None = None
+    y: Tensor,
+    scale: Tensor | float,
+    bias: Tensor | None,
+    act: str,
+    gain: float,
+    clamp: float | None,
+    noise: Tensor | None = None,
 ) -> Tensor:
     """Return the biased activation of scale * y + noise + bias for (rows, C, H, W).
 
@@ -83,7 +89,6 @@ class Linear(nn.Module):
         if fold != 1:
             return F.leaky_relu_(y, 0.2) if self.act == "lrelu" else F.relu_(y)
         return activate(y, self.act)
-
 
 
 def normalise(x: Tensor) -> Tensor:
@@ -151,7 +156,9 @@ def _depthwise(x: Tensor, kernels: Tensor, axis: int, stride: int) -> Tensor:
     return F.conv2d(x, w.reshape(shape), stride=(1, stride) if axis == 3 else (stride, 1), groups=channels)
 
 
-def resample(x: Tensor, f: Tensor | None, *, up: int = 1, down: int = 1, pad: tuple[int, int] = (0, 0), gain: float = 1.0) -> Tensor:
+def resample(
+    x: Tensor, f: Tensor | None, *, up: int = 1, down: int = 1, pad: tuple[int, int] = (0, 0), gain: float = 1.0
+) -> Tensor:
     """Resample both axes of (N, C, H, W) with the filter f: 1-D taps (applied along each axis), 2-D, or None (one tap of 1).
 
     `pad` is (before, after) on both axes in samples of the up-sampled signal; negative values crop. The filter is convolved,

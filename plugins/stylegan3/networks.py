@@ -40,9 +40,12 @@ class Input(nn.Module):
         cos, sin, tx, ty = t.unbind(1)
         # Rot . Trans . transform, the first two multiplied out
         zero, one = torch.zeros_like(cos), torch.ones_like(cos)
-        m = torch.stack(
-            [cos, -sin, -cos * tx + sin * ty, sin, cos, -sin * tx - cos * ty, zero, zero, one], dim=1
-        ).reshape(-1, 3, 3) @ self.transform
+        m = (
+            torch.stack([cos, -sin, -cos * tx + sin * ty, sin, cos, -sin * tx - cos * ty, zero, zero, one], dim=1).reshape(
+                -1, 3, 3
+            )
+            @ self.transform
+        )
         freqs = self.freqs @ m[:, :2, :2]
         phases = self.phases + (self.freqs @ m[:, :2, 2:])[:, :, 0]
         amplitude = (1 - (freqs.norm(dim=2) - self.bandwidth) / (self.rate / 2 - self.bandwidth)).clamp(0, 1)
@@ -116,6 +119,13 @@ class Synthesis(nn.Module):
         for plan in t.layers:
             self.add_module(plan.name, Layer(plan, config.w_dim, config.conv_clamp))
         self.recompute: bool | None = None
+
+    def place(self, translate: tuple[float, float], rotate: float) -> None:
+        """Set the input's transform: the image moves by `translate` (x, y, in image widths) and turns by `rotate` degrees."""
+        a = math.radians(rotate)
+        m = torch.tensor([[math.cos(a), math.sin(a), translate[0]], [-math.sin(a), math.cos(a), translate[1]], [0, 0, 1]])
+        # The transform acts on the sampling grid: to move the image, move the grid the other way.
+        self.input.transform.copy_(torch.linalg.inv(m.double()).to(self.input.transform))
 
     def forward(self, ws: Tensor, noise_mode: str = "const", noise: Sequence[Tensor] | None = None) -> Tensor:
         if ws.ndim != 3 or ws.shape[1:] != (self.num_ws, self.config.w_dim):
