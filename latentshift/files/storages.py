@@ -121,7 +121,8 @@ class StorageIds:
         self.allowance = allowance
         self.storages: dict[str, Storage] = {}
 
-    def persistent(self, pid: Any) -> Storage:
+    def persistent(self, pid: Any) -> Any:
+        """Return the storage that `pid` names, made when it is first named."""
         if not isinstance(pid, tuple) or len(pid) not in (5, 6) or pid[0] != "storage":
             raise RefusalError("a persistent id of foreign form", unsafe=True)
         cls, key, location, numel = pid[1:5]
