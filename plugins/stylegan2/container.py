@@ -169,8 +169,9 @@ def fill(net: nn.Module, record: Record, name: str, where: str) -> None:
                 f"the tensor {name}.{theirs} is {tuple(value.shape)} {value.dtype} in the file and {tuple(want.shape)} by its arguments",
                 where=where,
             )
-        value = value.to(torch.float32).contiguous()
-        # Kernels add in another order where memory is not aligned; a file that is mapped would give other bits.
-        state[key] = value.clone() if value.data_ptr() % 64 else value
+        # Kernels add in another order where memory is not aligned or strides are unusual (a 1x1 kernel counts as contiguous with
+        # several): the same tensors from another kind of file would give other bits.
+        plain = value.dtype == torch.float32 and value.stride() == want.stride() and value.data_ptr() % 64 == 0
+        state[key] = value if plain else torch.empty(want.shape).copy_(value)
     net.load_state_dict(state, assign=True)
     net.requires_grad_(False).eval()

@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from latentshift.errors import LatentshiftError
 from latentshift.files.checkpoint import read_tensors
 from latentshift_plugins.stylegan2.loading import load_stylegan
+from latentshift_plugins.stylegan3 import build as _build3  # noqa: F401  (what loading imports late is no file's doing)
 
 HARMLESS = {"object.__getattr__", "sys._getframe", "builtins.id", "gc.get_objects", "os.listdir"}
 WATCHED = (
