@@ -33,8 +33,8 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def read_safetensors(source: Source, path: str | Path) -> tuple[dict[str, torch.Tensor], list[str]]:
     """Return the tensors of a safetensors file after checking its header against the file.
 
-    Raises RefusalError for a header that is too long, no JSON, or whose tensors overlap, leave gaps, leave the file, or are of an
-    unknown dtype.
+    Raises RefusalError for a header that is too long or no JSON, or whose tensors overlap, leave gaps, leave the file, or are
+    of an unknown dtype.
     """
     from safetensors.torch import load_file
 
@@ -92,7 +92,8 @@ def read_npz(source: Source, members: dict[str, Member]) -> tuple[dict[str, Any]
 
 #: The header that numpy writes. It is matched and not evaluated: an evaluator would compile what a file says.
 _HEADER = re.compile(
-    r"\{'descr': '([<>|=][a-zA-Z][0-9]{1,9})', 'fortran_order': (False|True), 'shape': \(((?:[0-9]{1,19}, ?)*(?:[0-9]{1,19})?)\), ?\}[ ]*\n?"
+    r"\{'descr': '([<>|=][a-zA-Z][0-9]{1,9})', 'fortran_order': (False|True), "
+    r"'shape': \(((?:[0-9]{1,19}, ?)*(?:[0-9]{1,19})?)\), ?\}[ ]*\n?"
 )
 
 

@@ -58,8 +58,8 @@ def read_tensors(path: str | Path) -> FileContents:
     """Read a checkpoint of any known kind, recognised by its content and not by its name.
 
     Nothing of the file is run or imported; memory stays under three times the file and a fixed floor.
-    Raises UnsafeFileError (code, resource bombs), DamagedFileError (broken, or not what it claims), FileError (cannot be opened);
-    each says the reason and, where there is one, the byte offset.
+    Raises UnsafeFileError (code, resource bombs), DamagedFileError (broken, or not what it claims), FileError (cannot be
+    opened); each says the reason and, where there is one, the byte offset.
     """
     fd, size = open_regular(path)
     try:

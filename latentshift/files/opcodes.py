@@ -309,7 +309,7 @@ class Machine:
         if n == 0:
             self._stack.append(())
             return
-        if self._marks and len(self._stack) - n < self._marks[-1] or len(self._stack) < n:
+        if (self._marks and len(self._stack) - n < self._marks[-1]) or len(self._stack) < n:
             raise RefusalError("an operation reaches below its mark")
         self._stack[-n:] = [tuple(self._stack[-n:])]
 

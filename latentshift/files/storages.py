@@ -107,7 +107,7 @@ def view(storage: Storage, offset: Any, size: Any, stride: Any, allowance: Allow
     last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True)) if numel else offset
     if numel > storage.numel or (numel and last >= storage.numel) or offset > storage.numel:
         raise RefusalError(
-            f"a tensor of {tuple(size)} at {offset} with strides {tuple(stride)} claims more than its storage of {storage.numel}",
+            f"a tensor of {tuple(size)} at {offset}, strides {tuple(stride)}, claims more than its storage of {storage.numel}",
             unsafe=True,
         )
     allowance.view(numel * storage.flat.element_size())

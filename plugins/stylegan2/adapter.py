@@ -77,7 +77,7 @@ class LatentG(nn.Module):
     def split(self, noise: Tensor) -> list[Tensor]:
         """Cut (rows, total) into the noise maps (rows, 1, h, w)."""
         shapes = self.net.noise_shapes
-        parts = noise.split([h * w for h, w in shapes], dim=1)
+        parts = torch.split(noise, [h * w for h, w in shapes], dim=1)
         return [p.reshape(-1, 1, h, w) for p, (h, w) in zip(parts, shapes, strict=True)]
 
     @property
@@ -121,8 +121,8 @@ class StyleLoaded(Loaded):
 
 
 def assemble(
-    family: str, g: Generator, d: Discriminator | None, options: Options, *, config: Mapping[str, Any], notes: tuple[str, ...] = (),
-    source: str = "",
+    family: str, g: Generator, d: Discriminator | None, options: Options, *, config: Mapping[str, Any],
+    notes: tuple[str, ...] = (), source: str = "",
 ) -> StyleLoaded:  # fmt: skip
     """Return networks with everything that code cannot guess."""
     if not g.z_dim:

@@ -1,7 +1,7 @@
 """From the inert records of a network pickle to named tensors, and into one of our own networks.
 
-A file matches a network only if three things agree: the class names of its objects, the names and shapes of its tensors, and every
-number that its objects say about themselves (gains, clamps, activations). Anything else is refused by name.
+A file matches a network only if three things agree: the class names of its objects, the names and shapes of its tensors, and
+every number that its objects say about themselves (gains, clamps, activations). Anything else is refused by name.
 """
 
 from __future__ import annotations
@@ -166,11 +166,11 @@ def fill(net: nn.Module, record: Record, name: str, where: str) -> None:
             )
         if value.shape != want.shape or not value.is_floating_point():
             raise DamagedFileError(
-                f"the tensor {name}.{theirs} is {tuple(value.shape)} {value.dtype} in the file and {tuple(want.shape)} by its arguments",
+                f"the tensor {name}.{theirs} is {tuple(value.shape)} {value.dtype} in the file, {tuple(want.shape)} by its arguments",
                 where=where,
             )
-        # Kernels add in another order where memory is not aligned or strides are unusual (a 1x1 kernel counts as contiguous with
-        # several): the same tensors from another kind of file would give other bits.
+        # Kernels add in another order where memory is not aligned or strides are unusual (a 1x1 kernel counts as contiguous
+        # with several): the same tensors from another kind of file would give other bits.
         plain = value.dtype == torch.float32 and value.stride() == want.stride() and value.data_ptr() % 64 == 0
         state[key] = value if plain else torch.empty(want.shape).copy_(value)
     net.load_state_dict(state, assign=True)

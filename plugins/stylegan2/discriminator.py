@@ -133,7 +133,7 @@ class Discriminator(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         self._moments = None  # other dtype or device
-        return super()._apply(fn, recurse)
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
     def trunk(self, images: Tensor) -> Tensor:
         """Return the features (rows, C, 4, 4) at which rows of a group meet."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -35,7 +36,7 @@ class Mapping(nn.Module):
             self.embed = Linear(config.c_dim, config.embed)
         inner = [config.hidden] * max(0, config.num_layers - 1)
         widths = [config.z_dim + config.embed, *inner, config.w_dim] if config.num_layers else []
-        for i, (a, b) in enumerate(zip(widths, widths[1:])):
+        for i, (a, b) in enumerate(pairwise(widths)):
             self.add_module(f"fc{i}", Linear(a, b, config.activation, config.lr_multiplier))
         self.layers = [f"fc{i}" for i in range(config.num_layers)]
         if config.has_average:

@@ -39,7 +39,9 @@ def _smooth(x: Tensor, act: str) -> Tensor:
         return F.elu(x)
     if act == "selu":
         return F.selu(x)
-    return {"tanh": torch.tanh, "sigmoid": torch.sigmoid, "softplus": F.softplus}[act](x)
+    if act == "softplus":
+        return F.softplus(x)
+    return torch.tanh(x) if act == "tanh" else torch.sigmoid(x)
 
 
 def scaled_activate(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,28 +26,37 @@ FIT_ROWS = 2048
 FIT_SEED = 4_294_967_294
 
 
+class _Once:
+    """A value made when it is first asked for."""
+
+    def __init__(self, make: Callable[[], tuple[Tensor, Tensor]]) -> None:
+        self._make = make
+
+    @cached_property
+    def value(self) -> tuple[Tensor, Tensor]:
+        return self._make()
+
+
 class FittedGaussian(EmpiricalGaussian):
     """A Gaussian fitted to w when it is first asked for: mean (w_dim,) and lower factor (w_dim, w_dim)."""
 
     def __init__(self, make: Callable[[], tuple[Tensor, Tensor]]) -> None:
-        object.__setattr__(self, "_make", make)
-        object.__setattr__(self, "_fit", None)
-
-    def _moments(self) -> tuple[Tensor, Tensor]:
-        if self._fit is None:  # type: ignore[has-type]
-            object.__setattr__(self, "_fit", self._make())  # type: ignore[attr-defined]
-        fit: tuple[Tensor, Tensor] = self._fit  # type: ignore[has-type]
-        return fit
+        object.__setattr__(self, "_kept", _Once(make))
 
     @property
-    def mean(self) -> Tensor:  # type: ignore[override]
+    def mean(self) -> Tensor:
         """Mean of w."""
-        return self._moments()[0]
+        return self._once.value[0]
 
     @property
-    def factor(self) -> Tensor:  # type: ignore[override]
+    def factor(self) -> Tensor:
         """Lower triangular factor of the covariance of w."""
-        return self._moments()[1]
+        return self._once.value[1]
+
+    @property
+    def _once(self) -> _Once:
+        kept: _Once = self.__dict__["_kept"]
+        return kept
 
     def __repr__(self) -> str:
         return "FittedGaussian()"

@@ -29,7 +29,8 @@ def generator(record: Record, where: str) -> tuple[Generator, Facts, str]:
             "output_scale": config.output_scale, "layer_names": names,
         }),
         "synthesis.input": ("SynthesisInput", {
-            "channels": s.input.channels, "size": [s.input.size] * 2, "sampling_rate": s.input.rate, "bandwidth": s.input.bandwidth,
+            "channels": s.input.channels, "size": [s.input.size] * 2, "sampling_rate": s.input.rate,
+            "bandwidth": s.input.bandwidth,
         }),
         **mapping_facts(m, "mapping"),
         **linear_facts(s, "synthesis."),
@@ -44,7 +45,8 @@ def generator(record: Record, where: str) -> tuple[Generator, Facts, str]:
 def _layer(p: Plan) -> dict[str, object]:
     return {
         "is_torgb": p.is_torgb, "is_critically_sampled": p.critical, "in_channels": p.c_in, "out_channels": p.c_out,
-        "in_size": [p.in_size] * 2, "out_size": [p.out_size] * 2, "in_sampling_rate": p.in_rate, "out_sampling_rate": p.out_rate,
+        "in_size": [p.in_size] * 2, "out_size": [p.out_size] * 2, "in_sampling_rate": p.in_rate,
+        "out_sampling_rate": p.out_rate,
         "tmp_sampling_rate": p.tmp_rate, "in_cutoff": p.in_cutoff, "out_cutoff": p.out_cutoff, "in_half_width": p.in_half,
         "out_half_width": p.out_half, "conv_kernel": p.kernel, "up_factor": p.up, "down_factor": p.down, "up_taps": p.up_taps,
         "down_taps": p.down_taps, "down_radial": p.radial, "padding": [*p.pad, *p.pad],

@@ -139,4 +139,5 @@ class Synthesis(nn.Module):
         for plan, w in zip(self.plans, styles[1:], strict=True):
             layer = getattr(self, plan.name)
             x = checkpoint(layer, x, w, use_reentrant=False, preserve_rng_state=False) if recompute else layer(x, w)
-        return x if self.config.output_scale == 1 else x * self.config.output_scale
+        images: Tensor = x if self.config.output_scale == 1 else x * self.config.output_scale
+        return images

@@ -80,7 +80,9 @@ def nested_storage(numel: int, *, declared: int | None = None, raw: bytes | None
     return b"".join(head) + struct.pack("<q", numel) + (bytes(4 * numel) if raw is None else raw)
 
 
-def tensor(size: tuple[int, ...], stride: tuple[int, ...], offset: int = 0, storage: bytes | None = None, hooks: bytes = b"") -> bytes:
+def tensor(
+    size: tuple[int, ...], stride: tuple[int, ...], offset: int = 0, storage: bytes | None = None, hooks: bytes = b""
+) -> bytes:
     """A tensor as a view of a storage of four floats (or the one given)."""
     data = call(name_of("torch.storage", "_load_from_bytes"), binary(storage if storage is not None else nested_storage(4)))
     sizes = op("MARK") + b"".join(map(number, size)) + op("TUPLE")

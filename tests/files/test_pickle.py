@@ -1,5 +1,7 @@
 """The own pickle machine: honest files come out right, hostile ones are refused, nothing runs."""
 
+# ruff: noqa: E501  (tables of bytes and of cases read better in one line)
+
 from __future__ import annotations
 
 import importlib
@@ -17,9 +19,9 @@ import pytest
 import torch
 
 from latentshift.errors import DamagedFileError, FileError, UnsafeFileError
+from latentshift.files.builders import FileBuilders
 from latentshift.files.checkpoint import read_tensors
 from latentshift.files.opcodes import Machine
-from latentshift.files.builders import FileBuilders
 from latentshift.files.sources import Source
 from latentshift.files.storages import Allowance
 from latentshift.files.values import Opaque, PersistentObject
@@ -64,10 +66,18 @@ def test_numpy_values_come_out(protocol: int) -> None:
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool])
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool]
+)
 def test_tensors_with_strides_and_shared_storages_come_out(protocol: int, dtype: torch.dtype) -> None:
     base = (torch.randn(4, 6) * 10).to(dtype)
-    value = {"whole": base, "part": base[1:3, 2:4], "turned": base.t(), "parameter": torch.nn.Parameter(base.float()), "one": base[0, 0]}
+    value = {
+        "whole": base,
+        "part": base[1:3, 2:4],
+        "turned": base.t(),
+        "parameter": torch.nn.Parameter(base.float()),
+        "one": base[0, 0],
+    }
     got = run(pickle.dumps(value, protocol))
     for key, want in value.items():
         assert got[key].dtype == want.dtype
@@ -146,7 +156,16 @@ CODE = {
 
 doubling = op("EMPTY_LIST") + op("MEMOIZE")
 for depth in range(60):
-    doubling += op("EMPTY_LIST") + op("MEMOIZE") + MARK + op("BINGET") + bytes([depth]) * 1 + op("BINGET") + bytes([depth]) + op("APPENDS")
+    doubling += (
+        op("EMPTY_LIST")
+        + op("MEMOIZE")
+        + MARK
+        + op("BINGET")
+        + bytes([depth]) * 1
+        + op("BINGET")
+        + bytes([depth])
+        + op("APPENDS")
+    )
 BOMBS = {
     "doubling lists": MARK + doubling + TUPLE,
     "self-containing list": op("EMPTY_LIST") + op("MEMOIZE") + op("BINGET") + b"\x00" + op("APPEND"),

@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from latentshift_plugins.stylegan2.loading import load_stylegan
+from latentshift_plugins.stylegan3 import build as _build3  # noqa: F401  (what loading imports late is no file's doing)
 from safetensors.torch import save_file
 
 from latentshift.errors import LatentshiftError
 from latentshift.files.checkpoint import read_tensors
-from latentshift_plugins.stylegan2.loading import load_stylegan
-from latentshift_plugins.stylegan3 import build as _build3  # noqa: F401  (what loading imports late is no file's doing)
 
 HARMLESS = {"object.__getattr__", "sys._getframe", "builtins.id", "gc.get_objects", "os.listdir"}
 WATCHED = (
@@ -59,6 +59,8 @@ def warm_up() -> None:
                 read_tensors(f"{folder}/{name}")
             except LatentshiftError as error:
                 error.line()
+    with torch.device("meta"):
+        torch.empty(1)
     for path in sys.argv[1:]:
         try:
             load_stylegan(path)

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
 from latentshift_plugins.stylegan2.build import Facts
 from latentshift_plugins.stylegan2.container import file_name
 
@@ -43,7 +42,15 @@ def parts(net: torch.nn.Module, facts: Facts, kwargs: Mapping[str, Any]) -> Part
     buffers = {file_name(n) for n, _ in net.named_buffers()}
     made: dict[str, Part] = {}
     for path, (class_name, said) in sorted(facts.items(), key=lambda item: item[0].count(".") + bool(item[0])):
-        state = {"training": False, "_parameters": {}, "_buffers": {}, "_modules": {}, **dict(said), "_init_args": (), "_init_kwargs": {}}
+        state = {
+            "training": False,
+            "_parameters": {},
+            "_buffers": {},
+            "_modules": {},
+            **dict(said),
+            "_init_args": (),
+            "_init_kwargs": {},
+        }
         made[path] = Part(class_name, state, SOURCE)
         if path:
             parent, _, key = path.rpartition(".")
@@ -58,7 +65,10 @@ def parts(net: torch.nn.Module, facts: Facts, kwargs: Mapping[str, Any]) -> Part
 
 def write(path: Path, value: Any, protocol: int = 4) -> Path:
     """Pickle `value` (a dict of Parts, or one) to `path`."""
-    names = {"torch_utils": types.ModuleType("torch_utils"), "torch_utils.persistence": types.ModuleType("torch_utils.persistence")}
+    names = {
+        "torch_utils": types.ModuleType("torch_utils"),
+        "torch_utils.persistence": types.ModuleType("torch_utils.persistence"),
+    }
     names["torch_utils.persistence"]._reconstruct_persistent_obj = _reconstruct_persistent_obj  # type: ignore[attr-defined]
     kept = {n: sys.modules.get(n) for n in names}
     sys.modules.update(names)
@@ -86,5 +96,7 @@ def randomise(net: torch.nn.Module, seed: int) -> None:
             elif name.endswith("affine.bias") and len(tensor) != 4:
                 tensor.copy_(1 + 0.1 * torch.randn(tensor.shape, generator=generator))
             else:
-                tensor.copy_((0.3 if name.endswith(("bias", "strength")) else 1.0) * torch.randn(tensor.shape, generator=generator))
+                tensor.copy_(
+                    (0.3 if name.endswith(("bias", "strength")) else 1.0) * torch.randn(tensor.shape, generator=generator)
+                )
     net.requires_grad_(False)

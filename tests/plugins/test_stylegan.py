@@ -1,5 +1,7 @@
 """StyleGAN2 and StyleGAN3: exact against the publisher's values, independent rows, refusals by name."""
 
+# ruff: noqa: E501  (tables of bytes and of cases read better in one line)
+
 from __future__ import annotations
 
 import hashlib
@@ -16,6 +18,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from latentshift_plugins.stylegan2 import FAMILY, build
+from latentshift_plugins.stylegan2.adapter import retruncated
+from latentshift_plugins.stylegan2.container import Record, flatten
+from latentshift_plugins.stylegan2.loading import Loaded, code_of, load_stylegan
+from latentshift_plugins.stylegan2.ops import factor, resample
+from latentshift_plugins.stylegan3 import build as build3
 from torch.nn import functional as F
 
 from latentshift.errors import DamagedFileError, FileError, LatentshiftWarning, MissingCapabilityError, RequestError, ShapeError
@@ -24,12 +32,6 @@ from latentshift.files.folder import read_pair
 from latentshift.landscape import Landscape
 from latentshift.noise import latents
 from latentshift.space import Context
-from latentshift_plugins.stylegan2 import FAMILY, build
-from latentshift_plugins.stylegan2.adapter import retruncated
-from latentshift_plugins.stylegan2.container import Record, flatten
-from latentshift_plugins.stylegan2.loading import Loaded, code_of, load_stylegan
-from latentshift_plugins.stylegan2.ops import factor, resample
-from latentshift_plugins.stylegan3 import build as build3
 
 sys.path.insert(0, str(Path(__file__).parent))
 container, reference = importlib.import_module("container"), importlib.import_module("reference")
@@ -196,7 +198,9 @@ def upfirdn(x: torch.Tensor, f: torch.Tensor, up: int, down: int, lo: int, hi: i
     up=st.integers(1, 4), down=st.integers(1, 3), taps=st.integers(1, 12), lo=st.integers(-2, 14), hi=st.integers(-2, 14),
     size=st.integers(4, 9), flat=st.booleans(), seed=st.integers(0, 1000),
 )  # fmt: skip
-def test_resampling_is_the_definition(up: int, down: int, taps: int, lo: int, hi: int, size: int, flat: bool, seed: int) -> None:
+def test_resampling_is_the_definition(
+    up: int, down: int, taps: int, lo: int, hi: int, size: int, flat: bool, seed: int
+) -> None:
     if size * up + lo + hi < taps or size + min(lo, 0) + min(hi, 0) < 1:
         return
     generator = torch.Generator().manual_seed(seed)
@@ -451,7 +455,9 @@ def test_discriminators_of_other_images_are_requests_that_make_no_sense(tmp_path
         with pytest.raises(RequestError, match=word):
             FAMILY.load(g, critic=d)
     fine = FAMILY.load(g, critic=make2(tmp_path / "d.pkl", seed=9))
-    assert float((fine.logit(fine.generate(torch.ones(1, 24))) - FAMILY.load(g).logit(fine.generate(torch.ones(1, 24)))).abs()) > 0
+    assert (
+        float((fine.logit(fine.generate(torch.ones(1, 24))) - FAMILY.load(g).logit(fine.generate(torch.ones(1, 24)))).abs()) > 0
+    )
 
 
 def test_not_finite_weights_warn_with_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -493,7 +499,9 @@ def test_pairs_have_their_spaces_and_climb_in_each(name: str) -> None:
         assert bool(torch.isfinite(space.log_density(point)).all())
     w = pair.spaces["w"].prior
     far = torch.from_numpy(latents(range(100, 1100), pair.space.shape, pair.space.prior))
-    ws = pair.spaces["w"].enter(pair, far, Context(torch.arange(1000), None if label is None else torch.arange(1000) % pair.classes))
+    ws = pair.spaces["w"].enter(
+        pair, far, Context(torch.arange(1000), None if label is None else torch.arange(1000) % pair.classes)
+    )
     assert float((ws.mean(0) - w.mean).abs().max()) < 6 * float(ws.std(0).max()) / math.sqrt(1000)  # type: ignore[attr-defined]
 
 
@@ -514,7 +522,9 @@ def test_random_noise_belongs_to_the_row_and_is_held() -> None:
 def test_labels_truncation_and_shapes_are_checked() -> None:
     pair = FAMILY.load(reference.folder("stylegan") / "sg2ada-cifar-cond-32.pkl", trunc=0.7)
     z, c = inputs("sg2ada-cifar-cond-32", torch.float32)
-    assert relative(pair.generate(z.detach()[:3], torch.arange(3)), values("sg2ada-cifar-cond-32")["img_const_psi07"][:3]) < 1e-5
+    assert (
+        relative(pair.generate(z.detach()[:3], torch.arange(3)), values("sg2ada-cifar-cond-32")["img_const_psi07"][:3]) < 1e-5
+    )
     assert torch.equal(retruncated(pair, 1.0).generate(z, c), FAMILY.load(pair.source).generate(z, c))
     with pytest.raises(RequestError, match="class outside 0 to 2"):
         pair.generate(z, torch.tensor([0, 1, 2, 3]))
