@@ -166,7 +166,8 @@ def fill(net: nn.Module, record: Record, name: str, where: str) -> None:
             )
         if value.shape != want.shape or not value.is_floating_point():
             raise DamagedFileError(
-                f"the tensor {name}.{theirs} is {tuple(value.shape)} {value.dtype} in the file, {tuple(want.shape)} by its arguments",
+                f"the tensor {name}.{theirs} is {tuple(value.shape)} {value.dtype} in the file, "
+                f"{tuple(want.shape)} by its arguments",
                 where=where,
             )
         # Kernels add in another order where memory is not aligned or strides are unusual (a 1x1 kernel counts as contiguous
