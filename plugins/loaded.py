@@ -125,15 +125,35 @@ def check_fit(family: str, g_size: int, d_size: int | None, g_classes: int | Non
         raise RequestError(f"{family}: {' and '.join(told)}", way_out="Give the D of the same run.")
 
 
+_PEEKED: list[FileContents] = []  # the file that families were shown last: whoever reads it next takes it over
+
+
+def _same(contents: FileContents, path: Path) -> bool:
+    return contents.path == path and path.is_file() and contents.size == path.stat().st_size
+
+
+def peek(path: Path) -> Any:
+    """Return the tree of a file, read once for all families that are asked about it.
+
+    Raises FileError and its children for a file that cannot be used.
+    """
+    if not any(_same(contents, path) for contents in _PEEKED):
+        _PEEKED[:] = [read_tensors(path)]
+    return _PEEKED[0].tree
+
+
 class Files:
     """Reads files through the safe reader, remembers them for the pair's hash and keeps what the reader noticed."""
 
     def __init__(self) -> None:
         self.contents: dict[Path, FileContents] = {}
+        self.peeked = _PEEKED.copy()
+        _PEEKED.clear()  # a large file must not stay in memory behind the networks made of it
 
     def __call__(self, path: Path) -> Mapping[str, Any]:
         if path not in self.contents:
-            self.contents[path] = read_tensors(path)
+            peeked = next((contents for contents in self.peeked if _same(contents, path)), None)
+            self.contents[path] = peeked or read_tensors(path)
         tree = self.contents[path].tree
         if not isinstance(tree, Mapping):
             raise FileError(f"holds {type(tree).__name__}, not named tensors", where=str(path), way_out="Give a state dict.")

@@ -16,6 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from latentshift.errors import DamagedFileError, ShapeError
+from latentshift.layers import aligned
+
+
+def embedding(count: int, size: int) -> nn.Embedding:
+    """A table of `count` vectors without random numbers in it (drawing them on the meta device loads half of torch's compiler:
+    seconds)."""
+    return nn.Embedding(count, size, _weight=torch.empty(count, size))
 
 
 class SelfAttention(nn.Module):
@@ -128,7 +135,7 @@ class ResidualD(nn.Module):
         )
         width = config.blocks[-1].outputs
         self.linear = nn.Linear(width, 1, bias=config.linear_bias)
-        self.embed = nn.Embedding(config.classes, width) if config.classes else None
+        self.embed = embedding(config.classes, width) if config.classes else None
 
     def features(self, images: Tensor, label: Tensor | None = None) -> Tensor:
         """Return (rows, width): what the last linear layer sees."""
@@ -154,6 +161,13 @@ def head(linear: nn.Linear, embed: nn.Embedding | None, h: Tensor, label: Tensor
     return logit
 
 
+def scalar(tensor: Tensor, name: str) -> Tensor:
+    """Return a tensor of one number without axes (an attention's gamma is saved with none or one)."""
+    if tensor.numel() != 1:
+        raise DamagedFileError(f"tensor {name!r} has shape {tuple(tensor.shape)}; one number was expected")
+    return tensor.reshape(())
+
+
 def fill(net: nn.Module, tensors: Mapping[str, Tensor], what: str) -> nn.Module:
     """Give a network built on the meta device its tensors, exactly; frozen and in evaluation mode.
 
@@ -163,10 +177,12 @@ def fill(net: nn.Module, tensors: Mapping[str, Tensor], what: str) -> nn.Module:
     for name, want in wanted.items():
         if name not in tensors:
             raise DamagedFileError(f"{what}: tensor {name!r} is missing, {tuple(want.shape)} was expected")
+        if want.dtype.is_floating_point and not tensors[name].dtype.is_floating_point:
+            raise DamagedFileError(f"{what}: tensor {name!r} holds {tensors[name].dtype}, floating point was expected")
         if tuple(tensors[name].shape) != tuple(want.shape):
             raise DamagedFileError(f"{what}: tensor {name!r} is {tuple(tensors[name].shape)}, {tuple(want.shape)} was expected")
     extra = [k for k in tensors if k not in wanted]
     if extra:
         raise DamagedFileError(f"{what}: tensor {extra[0]!r} belongs to no layer ({len(extra)} such)")
-    net.load_state_dict({k: tensors[k].detach().contiguous() for k in wanted}, assign=True)
+    net.load_state_dict({k: aligned(tensors[k]) for k in wanted}, assign=True)
     return net.requires_grad_(False).eval()

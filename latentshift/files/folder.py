@@ -80,7 +80,8 @@ def folder_sha256(folder: Path) -> str:
     for name in ("G.safetensors", "D.safetensors", "card.json"):
         path = folder / name
         if path.is_file():
-            total.update(name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+            with path.open("rb") as stream:
+                total.update(name.encode() + b"\0" + hashlib.file_digest(stream, "sha256").digest())
     return total.hexdigest()
 
 

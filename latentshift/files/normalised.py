@@ -39,6 +39,11 @@ def _unit(x: Tensor, eps: float = 1e-12) -> Tensor:
     return out
 
 
+def _check(weight: Tensor, key: str) -> None:
+    if weight.ndim < 2 or not weight.numel():
+        raise DamagedFileError(f"{key!r} has a spectral norm and shape {tuple(weight.shape)}, which is no matrix")
+
+
 def _matrix(weight: Tensor, dim: int) -> Tensor:
     return weight.movedim(dim, 0).reshape(weight.shape[dim], -1)
 
@@ -58,6 +63,7 @@ def _power_pair(weight: Tensor, u: Tensor, v: Tensor, key: str, notes: list[str]
     A transposed convolution is normalised along axis 1. The lengths of u and v tell the axis; where both fit, the one along
     which u is nearer to W v, as the last power step left it.
     """
+    _check(weight, key)
     fits = [
         d for d in (0, 1)
         if d < weight.ndim and u.numel() == weight.shape[d] and v.numel() == weight.numel() // max(1, weight.shape[d])
@@ -74,6 +80,7 @@ def _power_pair(weight: Tensor, u: Tensor, v: Tensor, key: str, notes: list[str]
 
 def _one_step(weight: Tensor, u: Tensor, key: str) -> Tensor:
     """weight / sigma after one power step from `u` along axis 0, as BigGAN-PyTorch and mimicry do in every forward."""
+    _check(weight, key)
     matrix = _matrix(weight, 0)
     if u.numel() != matrix.shape[0]:
         raise DamagedFileError(f"the spectral norm of {key!r} does not fit: weight {tuple(weight.shape)}, u {tuple(u.shape)}")
@@ -87,7 +94,7 @@ def _weight_norm(g: Tensor, v: Tensor, key: str) -> Tensor:
     if g.ndim not in (0, v.ndim) or any(a not in (1, b) for a, b in zip(g.shape, v.shape, strict=False)):
         raise DamagedFileError(f"the weight norm of {key!r} does not fit: g {tuple(g.shape)}, v {tuple(v.shape)}")
     axes = [i for i in range(v.ndim) if g.ndim == 0 or g.shape[i] == 1]
-    return g * v / v.norm(dim=axes, keepdim=True) if axes else g * v / v.abs()
+    return g * v / (v.square().sum(axes, keepdim=True).sqrt() if axes else v.abs())
 
 
 def _plain_owner(owner: str) -> str:
@@ -107,7 +114,7 @@ def bake(tensors: Mapping[str, Tensor], dtype: torch.dtype = torch.float32) -> t
     | third-party wrapper | `X.module.weight_bar, _u, _v`: one power step |
     | weight norm | `X.weight_g, weight_v`; `X.parametrizations.weight.original0, original1` |
 
-    Norms are computed in float64 and rounded once to `dtype`. Raises DamagedFileError where the pieces do not fit.
+    Norms are computed in `dtype` (float32 or float64). Raises DamagedFileError where the pieces do not fit.
     """
     out: Tensors = {}
     notes: list[str] = []
@@ -116,11 +123,11 @@ def bake(tensors: Mapping[str, Tensor], dtype: torch.dtype = torch.float32) -> t
     first: dict[str, int] = {}
     index = 0
 
-    def wide(key: str) -> Tensor:
+    def part(key: str) -> Tensor:
         done.add(key)
         if key not in tensors:
             raise DamagedFileError(f"tensor {key!r} is missing beside its normalised weight")
-        return tensors[key].detach().to(torch.float64)
+        return tensors[key].detach().to(dtype)
 
     def give(key: str, weight: Tensor, form: str) -> None:
         out[key] = weight.to(dtype)
@@ -133,35 +140,35 @@ def bake(tensors: Mapping[str, Tensor], dtype: torch.dtype = torch.float32) -> t
         stem = f"{owner}." if owner else ""
         if leaf == "weight_orig":
             if f"{stem}weight_v" in tensors:
-                give(base, _power_pair(wide(key), wide(f"{stem}weight_u"), wide(f"{stem}weight_v"), base, notes), "torch")
+                give(base, _power_pair(part(key), part(f"{stem}weight_u"), part(f"{stem}weight_v"), base, notes), "torch")
             elif base in tensors:
                 done.update((key, f"{stem}weight_u"))
-                give(base, wide(base), "torch 0.4 (its stored weight)")
+                give(base, part(base), "torch 0.4 (its stored weight)")
             else:
-                give(base, _one_step(wide(key), wide(f"{stem}weight_u"), base), "torch 0.4")
+                give(base, _one_step(part(key), part(f"{stem}weight_u"), base), "torch 0.4")
         elif key.endswith("parametrizations.weight.original"):
             inner = key.removesuffix(".original")
             target = f"{key.removesuffix('parametrizations.weight.original')}weight"
-            u, v = wide(f"{inner}.0._u"), wide(f"{inner}.0._v")
-            give(target, _power_pair(wide(key), u, v, target, notes), "torch")
+            u, v = part(f"{inner}.0._u"), part(f"{inner}.0._v")
+            give(target, _power_pair(part(key), u, v, target, notes), "torch")
         elif key.endswith("parametrizations.weight.original0"):
             target = f"{key.removesuffix('parametrizations.weight.original0')}weight"
-            give(target, _weight_norm(wide(key), wide(f"{key[:-1]}1"), target), "weight norm")
+            give(target, _weight_norm(part(key), part(f"{key[:-1]}1"), target), "weight norm")
         elif leaf == "weight_g" and f"{stem}weight_v" in tensors:
-            give(base, _weight_norm(wide(key), wide(f"{stem}weight_v"), base), "weight norm")
+            give(base, _weight_norm(part(key), part(f"{stem}weight_v"), base), "weight norm")
         elif leaf == "u0" and f"{stem}sv0" in tensors:
             done.update(k for k in tensors if k.startswith(stem) and _BIGGAN_SV.fullmatch(k[len(stem) :]))
-            give(base, _one_step(wide(base), wide(key), base), "one power step")
+            give(base, _one_step(part(base), part(key), base), "one power step")
         elif leaf == "sn_u":
             done.add(f"{stem}sn_sigma")
-            give(base, _one_step(wide(base), wide(key), base), "one power step")
+            give(base, _one_step(part(base), part(key), base), "one power step")
         elif leaf == "weight_bar":
             plain = _plain_owner(owner)
             done.update((f"{stem}weight_v", key))
             target = f"{plain}.weight" if plain else "weight"
-            give(target, _one_step(wide(key), wide(f"{stem}weight_u"), target), "third-party wrapper")
+            give(target, _one_step(part(key), part(f"{stem}weight_u"), target), "third-party wrapper")
             if f"{stem}bias" in tensors:
-                out[f"{plain}.bias" if plain else "bias"] = wide(f"{stem}bias").to(dtype)
+                out[f"{plain}.bias" if plain else "bias"] = part(f"{stem}bias").to(dtype)
     rest, more = as_float({k: v for k, v in tensors.items() if k not in done}, dtype)
     place = {key: i for i, key in enumerate(tensors)}
     # the file's order is kept: it is what tells the layers of a network whose names say nothing

@@ -25,7 +25,7 @@ class BigGAN(Family):
         """Return whether `path` is a run's folder, or `tree` a network of this family."""
         from . import load, run
 
-        return run.is_folder(path) if path.is_dir() else tree is not None and load.recognise(tree) is not None
+        return run.is_folder(path) if path.is_dir() else isinstance(tree, Mapping) and load.recognise(tree) is not None
 
     def _options(self) -> type:
         from .load import Options
@@ -36,6 +36,11 @@ class BigGAN(Family):
         from .run import load_path
 
         return load_path(path, files, critic, options)
+
+    def _critic(self, tree: Any, where: str) -> tuple[Any, int | None, str]:
+        from .load import critic_of
+
+        return critic_of(tree, where)
 
     def _rebuild(self, config: Mapping[str, Any], G: Mapping[str, Any], D: Mapping[str, Any] | None) -> Loaded:
         from .load import rebuild

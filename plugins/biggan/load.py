@@ -15,7 +15,7 @@ from latentshift.files.statedict import Part, bake, unwrap
 from .. import residual
 from ..loaded import Loaded, check_fit
 from . import pretrained, shapes
-from .networks import BigGANDeepDiscriminator, BigGANGenerator, DeepDConfig, GConfig
+from .networks import BigGANDeepDiscriminator, BigGANGenerator, DeepDConfig, GConfig, Statistics
 from .shapes import Settings
 
 # Modules of the TF-Hub conversion and of other third-party spectral norms.
@@ -24,13 +24,18 @@ _TF_HUB = ".module.weight_bar"
 
 @dataclass(frozen=True)
 class Options:
-    """Choices of a user. `truncation` (0 to 1) is for pytorch-pretrained-BigGAN; `suffix` picks a copy in a run's folder."""
+    """Choices of a user. `truncation` (0 to 1) is for pytorch-pretrained-BigGAN; `suffix` picks a copy in a run's folder.
+
+    `accumulate`: take the batch statistics anew from that many batches of 64 random latents (the project's standing
+    statistics; it takes 16), instead of those in the file.
+    """
 
     truncation: float = 1.0
     interpolation: Literal["published", "linear"] = "published"
     suffix: str | None = None
     ema: bool = True
     cross_replica_gain: Literal["add", "mul"] | None = None
+    accumulate: int = 0
     dtype: torch.dtype = torch.float32
 
 
@@ -108,6 +113,9 @@ def load_parts(G: Part, D: Part | None, settings: Settings, options: Options, wh
         what = "a discriminator" if shapes.is_discriminator(G.tensors) else "no generator of this family"
         raise RequestError(f"{shapes.FAMILY}: this is {what}", where=where, way_out="Give G_ema.pth or the run's folder.")
     net, g_notes = generator(G.tensors, settings, options.dtype)
+    if options.accumulate:
+        accumulate(net, options.accumulate, settings.z_std)
+        g_notes.append(f"batch statistics were accumulated from {options.accumulate} batches of 64 (seed 0)")
     notes = [*G.notes, *(f"G: {n}" for n in g_notes)]
     critic: nn.Module | None = None
     if D is not None:
@@ -141,6 +149,29 @@ def _assembled(net: BigGANGenerator, critic: nn.Module | None, z_std: float) -> 
             "z_std": z_std,
         },
     )
+
+
+@torch.no_grad()
+def accumulate(net: BigGANGenerator, batches: int, z_std: float = 1.0, rows: int = 64) -> None:
+    """Replace the batch statistics of a generator by means over batches: standing statistics, in place.
+
+    Each batch normalises itself, as in training; means and biased variances of all batches are averaged. Latents and labels
+    are drawn from a generator of their own with seed 0.
+    """
+    if not 0 < batches <= 10_000:
+        raise RequestError(f"accumulate takes 1 to 10,000 batches, not {batches}")
+    norms = [m for m in net.modules() if isinstance(m, Statistics)]
+    random = torch.Generator().manual_seed(0)
+    dtype = net.linear.weight.dtype
+    for norm in norms:
+        norm.gather = []
+    for _ in range(batches):
+        z = torch.randn(rows, net.config.z_size, generator=random).to(dtype) * z_std
+        net(z, torch.randint(net.config.classes, (rows,), generator=random))
+    for norm in norms:
+        gathered, norm.gather = norm.gather or [], None
+        norm.mean = torch.stack([mean for mean, _ in gathered]).mean(0)
+        norm.var = torch.stack([var for _, var in gathered]).mean(0)
 
 
 class ScaledInput(nn.Module):
@@ -235,6 +266,15 @@ def load_tree(
     if d_tree is not None and D is None:
         raise RequestError(f"{shapes.FAMILY}: the file given as D is no discriminator of this family", where=where)
     return load_parts(G, D, settings, options, where)
+
+
+def critic_of(tree: Mapping[str, Any], where: str = "") -> tuple[nn.Module, int | None, str]:
+    """Return (network, classes, what it returns) of the discriminator in a tree; raises RequestError where there is none."""
+    D = _one(unwrap(tree, where=where), shapes.is_discriminator, None)
+    if D is None:
+        raise RequestError(f"{shapes.FAMILY}: no discriminator in this file", where=where, way_out="Give D.pth of a run.")
+    net, _, classes, _ = discriminator(D.tensors, torch.float32)
+    return net, classes, "critic"
 
 
 def rebuild(config: Mapping[str, Any], G: Mapping[str, Tensor], D: Mapping[str, Tensor] | None) -> Loaded:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from latentshift.errors import ShapeError
 
-from ..residual import SelfAttention, head
+from ..residual import SelfAttention, embedding, head
 
 Attention = tuple[tuple[int, int, int], ...]  # (after block, key channels, value channels)
 
@@ -63,8 +63,8 @@ class ConditionalNorm(Statistics):
             self.gain = nn.Linear(inputs, channels, bias=False)
             self.bias = nn.Linear(inputs, channels, bias=False)
         else:
-            self.gain = nn.Embedding(inputs, channels)
-            self.bias = nn.Embedding(inputs, channels)
+            self.gain = embedding(inputs, channels)
+            self.bias = embedding(inputs, channels)
         self.additive = additive
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
@@ -187,7 +187,7 @@ class BigGANGenerator(nn.Module):
         self.config = config
         deep = config.kind == "deep"
         start = config.blocks[0][0]
-        self.shared = nn.Embedding(config.classes, config.shared) if config.shared else None
+        self.shared = embedding(config.classes, config.shared) if config.shared else None
         self.chunk = config.z_size // (len(config.blocks) + 1) if config.hierarchical and not deep else config.z_size
         entry = config.shared + config.z_size if deep else self.chunk
         self.linear = nn.Linear(entry, start * config.bottom**2)
@@ -283,7 +283,7 @@ class BigGANDeepDiscriminator(nn.Module):
         self.attention = nn.ModuleDict({str(i): SelfAttention(config.stages[i][1], k, v) for i, k, v in config.attention})
         width = config.stages[-1][1]
         self.linear = nn.Linear(width, 1)
-        self.embed = nn.Embedding(config.classes, width)
+        self.embed = embedding(config.classes, width)
 
     def features(self, images: Tensor, label: Tensor | None = None) -> Tensor:
         """Return (rows, width): what the last linear layer sees."""

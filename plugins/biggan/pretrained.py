@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from latentshift.errors import DamagedFileError, RequestError, ShapeError
 from latentshift.files.statedict import Tensors
 
-from ..residual import SelfAttention
+from ..residual import SelfAttention, scalar
 
 FAMILY = "pytorch-pretrained-BigGAN"
 _LAYER = re.compile(r"generator\.layers\.(\d+)\.(.+)")
@@ -243,7 +243,7 @@ def _rename(tensors: Mapping[str, Tensor], at: int) -> Tensors:
         m = _LAYER.fullmatch(key)
         if m and int(m[1]) == at:
             head, dot, rest = m[2].partition(".")
-            out[f"attention.{_ATTENTION.get(head, head)}{dot}{rest}"] = tensor.reshape(()) if head == "gamma" else tensor
+            out[f"attention.{_ATTENTION.get(head, head)}{dot}{rest}"] = scalar(tensor, key) if head == "gamma" else tensor
         elif m:
             number = int(m[1]) - (int(m[1]) > at)
             out[f"layers.{number}.{m[2]}"] = tensor

@@ -16,7 +16,7 @@ from torch import Tensor
 from latentshift.errors import DamagedFileError, RequestError
 from latentshift.files.statedict import Tensors
 
-from ..residual import DBlockConfig, DConfig
+from ..residual import DBlockConfig, DConfig, scalar
 from .networks import DeepDConfig, GConfig
 
 FAMILY = "BigGAN-PyTorch"
@@ -115,7 +115,7 @@ def _statistics(tensors: Mapping[str, Tensor], notes: list[str]) -> Tensors:
         shown = ", ".join(f"{c:g}" for c in sorted(counts))
         notes.append(f"standing statistics: accumulated sums were divided by their count ({shown})")
         if any(c != round(c) for c in counts):
-            notes.append("the count is no whole number: the sums were averaged after accumulation and drift; accumulate afresh")
+            notes.append("the count is no whole number: sums averaged after accumulation drift; accumulate=16 takes them anew")
     if not any(k.endswith(".mean") for k in out):
         raise RequestError(f"{FAMILY}: this generator has no batch statistics; other norm styles are not supported")
     return out
@@ -194,7 +194,7 @@ def _rename(tensors: Mapping[str, Tensor], deep_d: bool = False) -> Tensors:
             i, j = int(m[1]), int(m[2])
             block = f"stages.{i}.{j}" if deep_d else f"blocks.{i}"
             name = f"attention.{i}.{m[3]}" if (i, j) in places else f"{block}.{m[3]}"
-        out[name] = tensor.reshape(()) if name.endswith(".gamma") else tensor
+        out[name] = scalar(tensor, key) if name.endswith(".gamma") else tensor
     return out
 
 

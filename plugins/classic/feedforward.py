@@ -28,8 +28,9 @@ def recognise(tensors: Tensors, spectral: bool) -> Half | None:
 
     `spectral`: whether the file held spectral norms (they tell SNGAN from WGAN).
     """
-    if "l1.0.weight" in tensors and "conv_blocks.0.running_mean" in tensors:
-        return _upsampling_generator(tensors)
+    for blocks in ("conv_blocks", "conv_model"):  # its name today and before
+        if "l1.0.weight" in tensors and f"{blocks}.0.running_mean" in tensors:
+            return _upsampling_generator(tensors, blocks)
     if "adv_layer.0.weight" in tensors and "model.0.weight" in tensors:
         return _upsampling_discriminator(tensors)
     if "linear.weight" in tensors and "main.0.weight" in tensors:
@@ -119,6 +120,16 @@ def _chain_norm(key: str, module: dict[str, Tensor]) -> dict[str, object] | None
     return None
 
 
+def _no_gap(before: str, key: str, where: str) -> None:
+    """Refuse two convolutions with room for more than an activation between them: it may be a norm without weights."""
+    a, b = before.rpartition("."), key.rpartition(".")
+    if a[0] == b[0] and a[2].isdigit() and b[2].isdigit() and int(b[2]) - int(a[2]) > 2:
+        raise RequestError(
+            f"{where}: between {before!r} and {key!r} lies a layer without weights (a norm or dropout) that nothing tells",
+            way_out=_WAY_OUT,
+        )
+
+
 def _odd(kernel: tuple[int, ...], where: str) -> RequestError:
     return RequestError(
         f"{where}: a kernel of {kernel[0]}x{kernel[1]}: its stride and padding are not in the file", way_out=_WAY_OUT
@@ -137,6 +148,7 @@ def _chain_generator(modules: list[tuple[str, dict[str, Tensor]]], tensors: Tens
             if height != width or (not first and height != 4):
                 raise _odd((height, width), where)
             if not first and layers[-1]["op"] == "ConvTranspose2d":
+                _no_gap(layers[-1]["key"], key, where)
                 layers.append({"op": "ReLU"})
             layers += [{"op": "Reshape", "kw": {"shape": [a, 1, 1]}}] if first else []
             stride, padding = (1, 0) if first else (2, 1)
@@ -167,6 +179,7 @@ def _chain_discriminator(modules: list[tuple[str, dict[str, Tensor]]], tensors: 
             if (height, width) != (4, 4):
                 raise _odd((height, width), where)
             if layers and layers[-1]["op"] == "Conv2d":
+                _no_gap(layers[-1]["key"], key, where)
                 layers.append(networks.leaky(0.2))
             stride, padding = (1, 0) if last else (2, 1)
             layers.append(networks.conv(key, a, b, height, stride, padding, bias="bias" in module))
@@ -196,29 +209,29 @@ def clipped(tensors: Tensors) -> float | None:
 # --- the DCGAN of the PyTorch-GAN collection: upsampling and convolutions, batch norm eps 0.8 ---------------------------
 
 
-def _upsampling_generator(tensors: Tensors) -> Half:
+def _upsampling_generator(tensors: Tensors, blocks: str) -> Half:
     where = f"{UPSAMPLING} G"
     rows, z_size = axes(tensors, "l1.0.weight", 2)
-    width = axes(tensors, "conv_blocks.0.running_mean", 1)[0]
+    width = axes(tensors, f"{blocks}.0.running_mean", 1)[0]
     bottom = square(rows, width, "l1.0.weight")
-    middle, last = axes(tensors, "conv_blocks.2.weight", 4), axes(tensors, "conv_blocks.6.weight", 4)
-    colours = axes(tensors, "conv_blocks.9.weight", 4)[0]
+    middle, last = axes(tensors, f"{blocks}.2.weight", 4), axes(tensors, f"{blocks}.6.weight", 4)
+    colours = axes(tensors, f"{blocks}.9.weight", 4)[0]
     # the code passes 0.8 where eps stands, meaning momentum: it is what the network was trained with
     wide_eps = {"eps": 0.8}
 
     layers: Layers = [
         networks.linear("l1.0", z_size, rows),
         networks.reshape(width, bottom, bottom),
-        networks.norm("conv_blocks.0", width),
+        networks.norm(f"{blocks}.0", width),
         {"op": "UpsamplingNearest2d"},
-        networks.conv("conv_blocks.2", middle[1], middle[0], 3, 1, 1, bias=True),
-        networks.norm("conv_blocks.3", middle[0], **wide_eps),
+        networks.conv(f"{blocks}.2", middle[1], middle[0], 3, 1, 1, bias=True),
+        networks.norm(f"{blocks}.3", middle[0], **wide_eps),
         networks.leaky(0.2),
         {"op": "UpsamplingNearest2d"},
-        networks.conv("conv_blocks.6", last[1], last[0], 3, 1, 1, bias=True),
-        networks.norm("conv_blocks.7", last[0], **wide_eps),
+        networks.conv(f"{blocks}.6", last[1], last[0], 3, 1, 1, bias=True),
+        networks.norm(f"{blocks}.7", last[0], **wide_eps),
         networks.leaky(0.2),
-        networks.conv("conv_blocks.9", last[0], colours, 3, 1, 1, bias=True),
+        networks.conv(f"{blocks}.9", last[0], colours, 3, 1, 1, bias=True),
         {"op": "Tanh"},
     ]
     return Half("G", UPSAMPLING, layer_net(layers, tensors, where), (4 * bottom,), colours, z_size, loss="bce")

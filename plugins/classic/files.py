@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from latentshift.errors import FileError, RequestError
 from latentshift.files.statedict import unwrap
 
 from ..loaded import Loaded
+from ..residual import ResidualD
 from .load import Options, find_half, load_tree
 
 Reader = Callable[[Path], Mapping[str, Any]]
 _DEFAULT = Options()
 
+_POOLS: dict[str, Literal["sum", "mean"]] = {"dcgan": "sum", "wgan": "mean"}
 _STEP = re.compile(r"(\d+)(?=\D*$)")
 _PAIRS = (("netG", "netD"), ("net_G", "net_D"), ("generator", "discriminator"), ("Generator", "Discriminator"), ("gen", "disc"))
 
@@ -76,8 +79,13 @@ def load_path(path: Path, read: Reader, d_path: Path | None = None, options: Opt
         path, found = files
         d_path = d_path or found
     tree = read(path)
+    told = next((pool for word, pool in _POOLS.items() if word in str(path).lower()), None)
     beside = partner(path) if d_path is None else None
     if beside is not None and find_half(unwrap(tree, where=str(path)), "D", options) is None:
         d_path = beside
     loaded = load_tree(tree, read(d_path) if d_path else None, options=options, where=str(path), d_where=str(d_path or path))
+    if options.pool is None and told and isinstance(loaded.D, ResidualD) and loaded.loss == "wasserstein":
+        # DCGAN and WGAN-GP have the same tensors; the folder's name is the only thing that tells
+        loaded = load_tree(tree, read(d_path) if d_path else None, options=replace(options, pool=told), where=str(path))
+        loaded = loaded.with_notes(f"D's last pooling is a {told}, as the path says")
     return loaded.with_notes(f"took {path.name}" + (f" and {d_path.name}" if d_path else ""))

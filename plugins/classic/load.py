@@ -179,7 +179,9 @@ def _pooled(D: Half, pool: Literal["sum", "mean"]) -> Half:
         raise RequestError(f"pool={pool!r} is for residual discriminators, this one is of {D.family}")
     config = replace(D.net.config, reduce=pool)
     net = residual.build_d(config, D.net.state_dict(), f"{D.family} D")
-    return replace(D, net=net, config={"D": config.json()})
+    # among the networks that leave this open, DCGAN sums and WGAN-GP averages
+    loss = D.loss if D.loss != "wasserstein" or pool == "mean" else "bce"
+    return replace(D, net=net, config={"D": config.json()}, loss=loss)
 
 
 def _ranged(G: Half, span: tuple[float, float] | None) -> tuple[nn.Module, tuple[float, float]]:
@@ -190,6 +192,14 @@ def _ranged(G: Half, span: tuple[float, float] | None) -> tuple[nn.Module, tuple
         return made, span
     assert isinstance(G.net, LayerNet)
     return layer_net([*G.net.entries[:-1], {"op": "Sigmoid"}], G.net.tensors(), G.net.where), span
+
+
+def critic_of(tree: Mapping[str, Any], where: str = "") -> tuple[nn.Module, int | None, str]:
+    """Return (network, classes, what it returns) of the discriminator in a tree; raises RequestError where there is none."""
+    D = find_half(unwrap(tree, where=where), "D", Options())
+    if D is None:
+        raise RequestError("no discriminator in this file", where=where, way_out="Give the file of D.")
+    return D.net, D.classes, RETURNS[D.loss]
 
 
 def rebuild(config: Mapping[str, Any], G: Mapping[str, Tensor], D: Mapping[str, Tensor] | None) -> Loaded:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from latentshift.errors import DamagedFileError, RequestError, ShapeError
 
-from ..residual import DBlockConfig, DConfig, ResidualD, SelfAttention, fill
+from ..residual import DBlockConfig, DConfig, ResidualD, SelfAttention, embedding, fill, scalar
 from .halves import Half, Tensors, axes, numbers, square
 
 COLLECTIONS = "pytorch-gan-collections ResNet"
@@ -55,7 +55,7 @@ class LabelNorm(nn.Module):
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
         self.bn = nn.BatchNorm2d(channels, affine=False)
-        self.embed = nn.Embedding(classes, 2 * channels)
+        self.embed = embedding(classes, 2 * channels)
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
         gamma, beta = self.embed(label)[..., None, None].chunk(2, 1)
@@ -164,7 +164,7 @@ def _rename(tensors: Tensors, rules: list[tuple[str, str]]) -> dict[str, Tensor]
             name, hit = re.subn(pattern, new, key)
             if hit:
                 break
-        out[name] = tensor.reshape(()) if name.endswith(".gamma") else tensor
+        out[name] = scalar(tensor, key) if name.endswith(".gamma") else tensor
     return out
 
 

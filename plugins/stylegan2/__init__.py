@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from ..family import Family
 
 if TYPE_CHECKING:
+    from latentshift.model import Critic
+
     from ..loaded import Files, Loaded
 
 
@@ -41,6 +43,12 @@ class StyleGAN(Family):
         from .adapter import rebuild
 
         return rebuild(config, G, D)
+
+    def read_critic(self, path: str | Path) -> Critic:
+        """Return the discriminator in a network pickle, for a generator from elsewhere."""
+        from .adapter import read_critic
+
+        return read_critic(Path(path))
 
 
 FAMILY = StyleGAN("stylegan2", "StyleGAN2 and StyleGAN2-ada network pickles (.pkl): z, w, w+ and noise maps, with their D")

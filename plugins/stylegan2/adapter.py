@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from latentshift.errors import LatentshiftWarning, RequestError, ShapeError, UsageError
-from latentshift.model import Capability, Pair
+from latentshift.errors import FileError, LatentshiftWarning, RequestError, ShapeError, UsageError
+from latentshift.files.checkpoint import FileContents
+from latentshift.model import Capability, Critic, Pair
 from latentshift.space import Space
 
 from ..loaded import Files, Loaded, check_fit
@@ -143,14 +144,28 @@ def assemble(
     )  # fmt: skip
 
 
+def _contents(files: Files, path: Path) -> FileContents:
+    try:
+        files(path)
+    except FileError:  # the door asks for a table; a generator that was saved alone is none
+        if path not in files.contents or not loading.is_stylegan(files.contents[path].tree):
+            raise
+    return files.contents[path]
+
+
+def read_critic(path: Path) -> Critic:
+    """Return the discriminator of a network pickle; its companions come from that file's own generator."""
+    found = loading.load_stylegan(path)
+    D = LabelledD(found.need_critic()).eval()
+    return Critic(D, path.stem, "logit", "high", bool(D.net.config.c_dim), True, D.features)
+
+
 def load_path(path: Path, files: Files, critic: Path | None, options: Options) -> StyleLoaded:
     """Return what a network pickle holds, or G of one file and D of another."""
-    files(path)
-    found = loading.from_contents(files.contents[path], network=options.network)
+    found = loading.from_contents(_contents(files, path), network=options.network)
     d, notes, d_config = found.D, list(found.notes), found.d_config
     if critic is not None:
-        files(critic)
-        other = loading.from_contents(files.contents[critic])
+        other = loading.from_contents(_contents(files, critic))
         d, d_config = other.need_critic(), other.d_config
         c = d.config
         check_fit(found.family, found.G.resolution, c.resolution, found.G.c_dim or None, c.c_dim or None)

@@ -563,3 +563,37 @@ def test_a_file_without_stylegan_networks_is_refused(tmp_path: Path) -> None:
         load_stylegan(make2(tmp_path / "b.pkl"), network="G2")
     only = load_stylegan(make2(tmp_path / "c.pkl", keep=("G", "D")))
     assert any("raw training network" in n for n in only.notes)
+
+
+def test_a_generator_saved_alone_is_found_by_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from latentshift.files.names import read_critic_path, read_path
+
+    real = container.write
+    monkeypatch.setattr(container, "write", lambda path, tree, protocol: real(path, tree["G_ema"], protocol))
+    pair = read_path(make2(tmp_path / "alone.pkl"))
+    assert pair.critic is None
+    assert list(pair.spaces)[:3] == ["z", "w", "w+"]
+    monkeypatch.undo()
+    whole = read_path(make2(tmp_path / "whole.pkl"))
+    critic = read_critic_path(tmp_path / "whole.pkl")
+    images = whole.generate(torch.ones(2, 24))
+    assert torch.equal(critic.logit(images), whole.logit(images))
+    three, _ = make3(tmp_path / "three.pkl")
+    assert read_path(three).image_shape == (3, 32, 32)
+
+
+def test_the_engine_refines_in_z_and_w_and_a_row_has_the_same_bits_alone(tmp_path: Path) -> None:
+    from latentshift.engine.run import Engine
+    from latentshift.strategies.gradient import IFGSM
+
+    pair = FAMILY.load(make2(tmp_path / "a.pkl"))
+    seeds = list(range(10))
+    z = torch.from_numpy(latents(seeds, pair.space.shape, pair.space.prior))
+    for name in ("z", "w"):
+        space = pair.spaces[name]
+        run = Engine(IFGSM(steps=4, eps=0.2), pair, space=space).run(z, seeds)
+        chunk = run.chunks[0]
+        assert (chunk.score > chunk.score0).all()
+        one = Engine(IFGSM(steps=4, eps=0.2), pair, space=space).run(z[7:8], seeds[7:8]).chunks[0]
+        assert np.array_equal(one.point[0], chunk.point[7])
+        assert np.array_equal(one.images[0], chunk.images[7])
