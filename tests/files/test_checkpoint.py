@@ -236,7 +236,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "zeros": (bytes(1000), "zeros"),
     "empty": (b"", "empty"),
     "plain pickle of numbers": (hostile.whole(hostile.number(3)), "without a network"),
-    "pickle of another project": (hostile.whole(hostile.call(hostile.name_of("networks.generator", "Generator"))), "networks.generator.Generator"),
+    "pickle of another project": (hostile.whole(hostile.call(hostile.name_of("networks.generator", "Generator"))), "StyleGAN-T"),
     "TensorFlow StyleGAN": (hostile.whole(hostile.name_of("dnnlib.tflib.network", "Network") + hostile.op("EMPTY_TUPLE") + hostile.op("NEWOBJ")), "legacy.py"),
 }  # fmt: skip
 

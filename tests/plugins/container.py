@@ -6,6 +6,7 @@ are written as torch and numpy write them.
 
 from __future__ import annotations
 
+import os
 import pickle
 import sys
 import types
@@ -13,9 +14,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from latentshift_plugins.stylegan2.build import Facts
 from latentshift_plugins.stylegan2.container import file_name
+
+
+def folder(kind: str) -> Path:
+    """Return `shared/reference/<kind>` beside the checkout (or under LATENTSHIFT_SHARED), or skip."""
+    shared = Path(os.environ.get("LATENTSHIFT_SHARED") or Path(__file__).resolve().parents[3] / "shared")
+    if not (shared / "reference" / kind).is_dir():
+        pytest.skip("the reference files are not beside this checkout (set LATENTSHIFT_SHARED)")
+    return shared / "reference" / kind
+
 
 SOURCE = "raise RuntimeError('the source text of a file was run')\n"
 
