@@ -147,9 +147,11 @@ class FileBuilders(StorageIds):
             return target
         raise RefusalError(f"BUILD on {target if isinstance(target, Global) else type(target).__name__}", unsafe=True)
 
-    def persistent(self, pid: Any) -> Storage:
+    def persistent(self, pid: Any) -> Any:
         if self.container:
             raise RefusalError("a persistent id, which no network pickle has", unsafe=True)
+        if isinstance(pid, tuple) and len(pid) == 4 and pid[0] == "module" and isinstance(pid[1], Opaque):
+            return pid[1]  # a class with its source text beside it, as torch saved whole modules: no more than its name
         return super().persistent(pid)
 
     # -- plain containers ----------------------------------------------------------------------------------------------

@@ -36,6 +36,14 @@ _TRUST = (
     "Safer: save a state_dict (torch.save(model.state_dict(), path)) and name its class with --factory module:function."
 )
 
+#: Modules that name another project of the same container.
+_PROJECTS = (
+    ("networks.", "StyleGAN-T, which is driven by text"),
+    ("pg_modules.networks_fastgan", "Projected GAN with FastGAN"),
+    ("pg_modules.", "Projected GAN or StyleGAN-XL"),
+    ("training.triplane", "EG3D, which needs cameras"),
+)
+
 
 @dataclass(frozen=True)
 class FileContents:
@@ -58,8 +66,8 @@ def read_tensors(path: str | Path) -> FileContents:
     """Read a checkpoint of any known kind, recognised by its content and not by its name.
 
     Nothing of the file is run or imported; memory stays under three times the file and a fixed floor.
-    Raises UnsafeFileError (code, resource bombs), DamagedFileError (broken, or not what it claims), FileError (cannot be opened);
-    each says the reason and, where there is one, the byte offset.
+    Raises UnsafeFileError (code, resource bombs), DamagedFileError (broken, or not what it claims), FileError (cannot be
+    opened); each says the reason and, where there is one, the byte offset.
     """
     fd, size = open_regular(path)
     try:
@@ -151,10 +159,12 @@ def _check_torch(tree: Any) -> list[str]:
 def _check_container(tree: Any) -> None:
     if networks(tree):
         return
-    foreign = [str(o) for _, o in find(tree, Opaque)]
+    foreign = list(dict.fromkeys(str(o) for _, o in find(tree, Opaque)))
     if foreign:
+        likely = next((project for start, project in _PROJECTS if any(f.startswith(start) for f in foreign)), "")
+        looks = f"; it looks like {likely}" if likely else ""
         raise RefusalError(
-            f"a pickle of classes that we do not know ({', '.join(dict.fromkeys(foreign))[:160]})", unsafe=True, way_out=_TRUST
+            f"a pickle of classes that we do not know ({', '.join(foreign)[:160]}){looks}", unsafe=True, way_out=_TRUST
         )
     raise RefusalError("a pickle without a network in it", way_out="Save tensors with torch.save or as safetensors.")
 

@@ -12,23 +12,19 @@ import struct
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from ..errors import DamagedFileError, FileError, UnsafeFileError
 from .sources import Source
+from .tape import Tape
 from .values import (
     BASE_OPCODES,
     BYTES_PER_OPCODE,
-    INLINE_BYTES,
     MAX_LONG_BYTES,
     MAX_MARKS,
-    MAX_TEXT_BYTES,
-    Blob,
     Opaque,
     Pending,
     RefusalError,
     Table,
 )
 
-_WINDOW = 1 << 16
 _NAMES = {ord(o.code): o.name for o in pickletools.opcodes}
 _U16, _I32, _U32, _U64, _F64 = (struct.Struct(f) for f in ("<H", "<i", "<I", "<Q", ">d"))
 _INT64 = 1 << 63
@@ -53,19 +49,13 @@ class Builders(Protocol):
         """BINPERSID: return a storage."""
 
 
-class Machine:
+class Machine(Tape):
     """Runs one pickle that starts at `start` of `source`; `run` returns its value, `end` is the offset after STOP."""
 
     def __init__(self, source: Source, builders: Builders, *, start: int = 0) -> None:
-        self.source = source
+        super().__init__(source, start)
         self.builders = builders
-        self.start = start
         self.end = start
-        self._at = start  # offset of the next byte to read
-        self._window = b""
-        self._base = start
-        self._op_at = start
-        self._text = 0
         self.opcodes = 0
         self.budget = BASE_OPCODES + (source.size - start) // BYTES_PER_OPCODE
 
@@ -86,49 +76,6 @@ class Machine:
             raise self._error(refusal.what, unsafe=refusal.unsafe, way_out=refusal.way_out) from None
         except (IndexError, KeyError, TypeError, ValueError, OverflowError, AttributeError, struct.error) as error:
             raise self._error(f"malformed pickle ({type(error).__name__})") from None
-
-    def _error(self, what: str, *, unsafe: bool = False, way_out: str = "") -> FileError:
-        kind = UnsafeFileError if unsafe else DamagedFileError
-        return kind(what, where=f"{self.source.label}, byte {self.source.base + self._op_at}", way_out=way_out)
-
-    # -- bytes ---------------------------------------------------------------------------------------------------------
-
-    def _take(self, n: int) -> bytes:
-        low = self._at - self._base
-        piece = self._window[low : low + n]
-        if len(piece) < n:
-            left = self.source.size - self._at
-            if n > left:
-                raise RefusalError(f"cut short: {n:,} bytes are declared where {left:,} are left")
-            self._base = self._at
-            self._window = self.source.read(self._at, min(left, max(n, _WINDOW)))
-            piece = self._window[:n]
-        self._at += n
-        return piece
-
-    def _line(self) -> str:
-        out = bytearray()
-        while (byte := self._take(1)) != b"\n":
-            out += byte
-            if len(out) > 512:
-                raise RefusalError("a name longer than 512 bytes", unsafe=True)
-        return out.decode("utf-8")
-
-    def _span(self, n: int, *, text: bool) -> str | bytes | Blob:
-        left = self.source.size - self._at
-        if n > left:
-            raise RefusalError(f"{n:,} bytes are declared where {left:,} are left")
-        if n > INLINE_BYTES:
-            blob = Blob(self.source, self._at, n, text)
-            self._at += n
-            return blob
-        raw = self._take(n)
-        if not text:
-            return raw
-        self._text += n
-        if self._text > MAX_TEXT_BYTES:
-            raise RefusalError(f"more than {MAX_TEXT_BYTES >> 20} MiB of short texts", unsafe=True)
-        return raw.decode("utf-8", "surrogatepass")
 
     def _protocol(self) -> None:
         head = self._take(2)
@@ -309,7 +256,7 @@ class Machine:
         if n == 0:
             self._stack.append(())
             return
-        if self._marks and len(self._stack) - n < self._marks[-1] or len(self._stack) < n:
+        if (self._marks and len(self._stack) - n < self._marks[-1]) or len(self._stack) < n:
             raise RefusalError("an operation reaches below its mark")
         self._stack[-n:] = [tuple(self._stack[-n:])]
 

@@ -90,7 +90,9 @@ def foreign_notes(tree: Any, foreign: list[Opaque]) -> list[str]:
         return []
     notes: dict[str, str] = {}
     for path, record in find(tree, Opaque, limit=200):
-        notes.setdefault(str(record), f"{path or 'the whole file'} holds {record} (byte {record.offset}), a class that was not built")
+        notes.setdefault(
+            str(record), f"{path or 'the whole file'} holds {record} (byte {record.offset}), a class that was not built"
+        )
     return list(notes.values())[:10]
 
 

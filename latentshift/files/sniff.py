@@ -14,7 +14,11 @@ _AGAIN = "The download went wrong: fetch the file again, by hand if a page with 
 _UNPACK = "Unpack it first."
 #: (first bytes, what it is, way out)
 _KNOWN: tuple[tuple[bytes, str, str], ...] = (
-    (b"version https://git-lfs", "a git-LFS pointer, not the file itself", "Run 'git lfs pull', or download the file from its page."),
+    (
+        b"version https://git-lfs",
+        "a git-LFS pointer, not the file itself",
+        "Run 'git lfs pull', or download the file from its page.",
+    ),
     (b"\x1f\x8b", "a gzip archive", _UNPACK),
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive", _UNPACK),
     (b"\xfd7zXZ\x00", "an xz archive", _UNPACK),
@@ -85,7 +89,10 @@ def recognise(head: bytes, size: int, where: str) -> str:
         elif text[:1] in (b"{", b"["):
             what, way_out = "a JSON document, often the error text of a server", _AGAIN
         elif head[257:262] == b"ustar":
-            what, way_out = "a tar archive", _UNPACK + " Files of torch before 0.4 are tar archives: save them again with a newer torch."
+            what, way_out = (
+                "a tar archive",
+                _UNPACK + " Files of torch before 0.4 are tar archives: save them again with a newer torch.",
+            )
         elif head[:1] in (b"(", b"c", b"}", b"]") and b"\n" in head[:200] and size > 2:
             what, way_out = "a pickle of protocol 0 or 1", "Save it again with torch.save."
         elif not head.strip(b"\x00"):

@@ -107,7 +107,7 @@ def view(storage: Storage, offset: Any, size: Any, stride: Any, allowance: Allow
     last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True)) if numel else offset
     if numel > storage.numel or (numel and last >= storage.numel) or offset > storage.numel:
         raise RefusalError(
-            f"a tensor of {tuple(size)} at {offset} with strides {tuple(stride)} claims more than its storage of {storage.numel}",
+            f"a tensor of {tuple(size)} at {offset}, strides {tuple(stride)}, claims more than its storage of {storage.numel}",
             unsafe=True,
         )
     allowance.view(numel * storage.flat.element_size())
@@ -121,7 +121,8 @@ class StorageIds:
         self.allowance = allowance
         self.storages: dict[str, Storage] = {}
 
-    def persistent(self, pid: Any) -> Storage:
+    def persistent(self, pid: Any) -> Any:
+        """Return the storage that `pid` names, made when it is first named."""
         if not isinstance(pid, tuple) or len(pid) not in (5, 6) or pid[0] != "storage":
             raise RefusalError("a persistent id of foreign form", unsafe=True)
         cls, key, location, numel = pid[1:5]

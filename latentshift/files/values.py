@@ -17,7 +17,7 @@ INLINE_BYTES = 4096
 #: Sum of decoded texts. Names of tensors and options need far less; a text may take four bytes a character in memory.
 MAX_TEXT_BYTES = 32 << 20
 #: Opcodes that any file may use, and how many bytes of file buy one more. A 1024-pixel pair needs about 50,000.
-BASE_OPCODES = 600_000
+BASE_OPCODES = 400_000
 BYTES_PER_OPCODE = 128
 #: Open MARKs at a time; module nesting of 5 needs about 40.
 MAX_MARKS = 1000
@@ -205,6 +205,8 @@ def check_tree(root: Any) -> list[Opaque]:
                 raise RefusalError(f"{what} stands where a value should be")
             continue
         open_nodes.add(key)
+        if len(open_nodes) > MAX_DEPTH:  # the open ones are the ancestors: no need to see the end of it
+            raise RefusalError(f"containers nested deeper than {MAX_DEPTH} levels", unsafe=True)
         stack.append((node, inner))
         # Leaves need no visit of their own unless they are foreign or unfinished.
         stack.extend((child, None) for child in reversed(inner) if not isinstance(child, str | int | float | torch.Tensor))

@@ -11,6 +11,7 @@ import stat
 import struct
 import zlib
 from dataclasses import dataclass
+from itertools import pairwise
 
 from .sources import Source
 from .values import RefusalError
@@ -60,7 +61,7 @@ def read_directory(source: Source) -> dict[str, Member]:
     if len(members) != count:
         raise RefusalError(f"a zip that counts {count:,} members and lists {len(members):,}")
     spans.sort()
-    for (_, end, first), (begin, _, second) in zip(spans, spans[1:]):
+    for (_, end, first), (begin, _, second) in pairwise(spans):
         if begin < end:
             raise RefusalError(f"the zip members {first[:80]!r} and {second[:80]!r} overlap", unsafe=True)
     total = sum(m.size for m in members.values())
