@@ -24,10 +24,10 @@ import torch
 from latentshift.engine.run import Engine
 from latentshift.engine.run import Settings as RunSettings
 from latentshift.files.folder import read_pair, write_pair
+from latentshift.files.scatter import REFINED, Panel, scatter
 from latentshift.layers import LayerNet
 from latentshift.metrics.toy import MIXTURES, coverage, wasserstein1
 from latentshift.noise import latents
-from latentshift.report.scatter import REFINED, Panel, scatter
 from latentshift.strategies.gradient import IFGSM
 from latentshift.train.loop import Settings, Trainer
 from latentshift.train.pieces import GradientPenalty

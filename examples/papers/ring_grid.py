@@ -27,9 +27,9 @@ import torch
 import latentshift
 from latentshift.engine.run import Engine, Settings
 from latentshift.files.folder import read_pair
+from latentshift.files.scatter import RAW, REAL, REFINED, Panel, scatter
 from latentshift.metrics.toy import MIXTURES, coverage
 from latentshift.noise import latents
-from latentshift.report.scatter import RAW, REAL, REFINED, Panel, scatter
 from latentshift.strategies.gradient import IFGSM
 
 

@@ -119,7 +119,9 @@ class PaddedLinear(nn.Module):
     @staticmethod
     def helps(layer: nn.Module) -> bool:
         """Whether a layer is a linear one of an awkward width."""
-        return type(layer) is nn.Linear and (layer.in_features % 4 != 0 and layer.in_features > 3 or 4 < layer.in_features < 16)
+        if type(layer) is not nn.Linear or layer.in_features < 4:
+            return False
+        return layer.in_features % 4 != 0 or 4 < layer.in_features < 16
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(F.pad(x, (0, self.more)), self.weight, self.bias)

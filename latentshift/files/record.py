@@ -21,6 +21,7 @@ from ..model import Pair
 from ..space import Space
 from .pictures import Bytes, grid, save_png, to_bytes
 from .run import Array, RunFolder, reason
+from .scatter import REFINED, Panel, before_after, scatter
 
 _TILES = 64  # rows that the grid may show, kept in the parts
 
@@ -207,11 +208,13 @@ class Recorder:
                 title=title,
             )
         else:
-            from .pictures import scatter
-
             if done["x"].ndim != 2 or done["x"].shape[1] != 2:
                 return
-            image = scatter(done.get("x0"), done["x"], title=title)
+            marks = self.pair.card.get("modes")
+            if "x0" in done:
+                image = before_after(done["x0"], done["x"], marks, notes=("raw", f"{self.recipe.get('name', '')}"))
+            else:
+                image = scatter([Panel("refined", done["x"], colour=REFINED)], marks=marks)
         save_png(self.folder.path / "grid.png", image)
 
 

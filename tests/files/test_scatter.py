@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from latentshift.errors import UsageError
-from latentshift.report.scatter import _SIDE, _TOP, Panel, before_after, scatter
+from latentshift.files.scatter import _SIDE, _TOP, Panel, before_after, scatter
 
 BLUE = (0, 0, 255)
 
