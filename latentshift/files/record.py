@@ -211,8 +211,12 @@ class Recorder:
             if done["x"].ndim != 2 or done["x"].shape[1] != 2:
                 return
             marks = self.pair.card.get("modes")
+            means = (float(np.nanmean(done[k])) for k in ("score0", "score"))
+            notes = [
+                f"mean score {m:.3g}{tail}" for m, tail in zip(means, ("", f", {self.recipe.get('name', '')}"), strict=True)
+            ]
             if "x0" in done:
-                image = before_after(done["x0"], done["x"], marks, notes=("raw", f"{self.recipe.get('name', '')}"))
+                image = before_after(done["x0"], done["x"], marks, notes=(notes[0], notes[1]))
             else:
                 image = scatter([Panel("refined", done["x"], colour=REFINED)], marks=marks)
         save_png(self.folder.path / "grid.png", image)
