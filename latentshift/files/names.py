@@ -48,7 +48,8 @@ class BundledPair:
         return read_pair(self.folder)
 
 
-FASHION32 = BundledPair("fashion32", "Fashion-MNIST garments, 1x32x32, hinge with spectral norm (bundled, the default)")
+FASHION32 = BundledPair("fashion32", "Fashion-MNIST garments, 1x32x32, with an honest D that can be climbed (bundled, default)")
+FASHION32_SN = BundledPair("fashion32-sn", "the same G with the D that it was trained with: hinge, spectral norm (bundled)")
 RING = BundledPair("ring", "eight Gaussians on a ring, 2-D latent and 2-D points (bundled, paper 000 H.1)")
 GRID = BundledPair("grid", "twenty-five Gaussians on a grid, 2-D latent and 2-D points (bundled, paper 000 H.1)")
 
