@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..errors import DeviceError, LatentshiftWarning, NumericError
 from ..landscape import Landscape, Ledger
-from ..model import Pair, check_finite, require
+from ..model import Capability, Pair, check_finite, require
 from ..noise import SEED_LIMIT, Draw, latents
 from ..objective import Realness, Term
 from ..space import Context, Space
@@ -119,8 +119,9 @@ class Engine:
         if plan.startswith("as given:"):
             self.run_.notes.append(f"the networks run {plan}")
         self.run_.seconds["prepare"] = time.perf_counter() - began
-        probe = Landscape(self.pair, self._context([0], None, None), space=self.space, objective=self.objective)
-        strategy.check(probe)
+        # real images are a promise that the critic will be calibrated
+        able = self.pair if reals is None else self.pair.replaced(extra=self.pair.extra | Capability.CALIBRATED)
+        strategy.check(Landscape(able, self._context([0], None, None), space=self.space, objective=self.objective))
         self.strategy = fitted or self._fit(strategy, reals)
         self.run_.strategy = self.strategy
 
