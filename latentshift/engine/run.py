@@ -248,10 +248,12 @@ class Engine:
         land.counted = rows
         land.with_start_images(point0)
         before = land.ledger.copy()
-        tells = strategy.tells_start and self.objective.core().is_score and strategy.steps > 0 and not images0
+        tells = strategy.tells_start and self.objective.core().is_score and strategy.steps > 0
         start_images = None
         if not tells:
             start_images, score0 = self._look(land, point0)
+        elif images0:
+            start_images = land.images(point0)
         state, told, spent = self._steps(land, point0, rows)
         if tells:
             score0 = told[0]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..noise import Draw
 
 Support = Literal["clamp", "shell", "auto", "free"]
+Unit = Literal["latent", "prior"]
 
 
 class GradientState(NamedTuple):
@@ -55,6 +56,7 @@ class IFGSM(Strategy):
     norm: Norm = "inf"  # norm of the ball and of the step: inf or 2
     support: Support = "clamp"  # clamp to the prior's support, shell (the start's length), auto (by prior), or free
     decay: bool = False  # let the step size fall linearly to 0
+    unit: Unit = "latent"  # of eps and step_size: latent, or prior (standard deviations of the prior)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -64,6 +66,8 @@ class IFGSM(Strategy):
         object.__setattr__(self, "norm", str(self.norm))
         if self.support not in ("clamp", "shell", "auto", "free"):
             raise UsageError(f"support is clamp, shell, auto or free, not {self.support!r}")
+        if self.unit not in ("latent", "prior"):
+            raise UsageError(f"unit is latent or prior, not {self.unit!r}")
         if self.eps is None and self.step_size is None:
             raise UsageError("an unconstrained climb needs a step size", way_out="Give step_size, or a radius eps.")
 
@@ -76,6 +80,10 @@ class IFGSM(Strategy):
                 f"a shell has no meaning for a {landscape.space.prior.kind} prior",
                 way_out="Use support=clamp, or auto.",
             )
+
+    def scale(self, landscape: Landscape) -> float:
+        """Return the length of one unit of eps and step_size in latent units."""
+        return landscape.space.prior.scale() if self.unit == "prior" else 1.0
 
     def rate(self, t: Tensor | int) -> Tensor | float:
         """Return alpha_t: `step_size`, or 2.5 eps / steps; falling to 0 with `decay`."""
@@ -98,13 +106,14 @@ class IFGSM(Strategy):
             support = "shell" if space.prior.kind == "normal" and space.size > 8 else "clamp"
         if support == "shell":
             point = space.shell(point, start)
-        point = space.project(point, start, self.eps, self.norm)
+        eps = None if self.eps is None else self.eps * self.scale(landscape)
+        point = space.project(point, start, eps, self.norm)
         return space.clamp(point) if support == "clamp" else point
 
     def step(self, state: GradientState, t: Tensor | int, landscape: Landscape, draw: Draw) -> tuple[GradientState, Info]:
         value, grad = landscape.ascent(state.point)
         direction, memory = self.direction(grad, state.memory, landscape)
-        moved = self.inside(state.point + self.rate(t) * direction, state.start, landscape)
+        moved = self.inside(state.point + self.rate(t) * self.scale(landscape) * direction, state.start, landscape)
         broken = ~(torch.isfinite(value) & torch.isfinite(rows_sum(grad, landscape.space.axes)))
         done, why = ended(state.done, state.why, broken, "nan")
         point = torch.where(broken.reshape(-1, *[1] * landscape.space.axes), state.point, moved)
@@ -158,7 +167,7 @@ class PGD(IFGSM):
             return state
         assert self.eps is not None
         noise = draw.uniform(0, "start", (1 + landscape.space.size,), dtype=torch.float64).to(point0.dtype)
-        jittered = landscape.space.jitter(point0, noise, self.eps, self.norm)
+        jittered = landscape.space.jitter(point0, noise, self.eps * self.scale(landscape), self.norm)
         return state._replace(point=self.inside(jittered, point0, landscape))
 
 
