@@ -106,7 +106,10 @@ ROWS = [
     Row("I-FGSM l_inf eps=0.1, n=10", IFGSM(steps=10, eps=0.1)),
     Row("I-FGSM l_inf eps=0.1, n=100*", IFGSM(steps=100, eps=0.1)),
     Row("I-FGSM l_inf eps=0.1, best_seen", KeepBest(inner=IFGSM(steps=50, eps=0.1))),
-    *[Row(f"I-FGSM l_inf eps={e}, alpha decays to 0*", IFGSM(steps=50, eps=e, decay=True)) for e in (0.1, 0.2)],
+    *[
+        Row(f"I-FGSM l_inf eps={e}, alpha decays to 0*", IFGSM(steps=50, eps=e, step_size=0.1 * e, decay=True))
+        for e in (0.1, 0.2)
+    ],
     Row("I-FGM l_2 eps=0.1", IFGSM(steps=50, eps=0.1, norm="2")),
     Row("MI-FGSM l_inf eps=0.1, mu=1", MIFGSM(steps=50, eps=0.1)),
     Row("PGD l_inf eps=0.1", PGD(steps=50, eps=0.1)),
@@ -116,7 +119,7 @@ ROWS = [
     Row("published, alpha=.05, n=20", IFGSM(steps=20, eps=None, step_size=0.05, support="free")),
     Row("published, alpha=.003, n=1000*", IFGSM(steps=1000, eps=None, step_size=0.003, support="free"), long=True),
     *[Row(f"EvolGAN a={a}, b={b}", EvolGAN(steps=b, rate=a)) for a in (0, 1) for b in (20, 80)],
-    Row("Tarsier 13x6", Tarsier(steps=13, population=6)),
+    Row("Tarsier 13x6", Tarsier(steps=13, population=6, sigma=0.1 * 3**0.5)),
     Row("ULA eps=.001 cal", DDLS(steps=50, step_size=0.001, **CAL)),
     Row("ULA eps=.01 cal", DDLS(steps=50, step_size=0.01, **CAL)),
     Row("ULA eps=.01 raw", DDLS(steps=50, step_size=0.01, **RAW)),
