@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+
 from latentshift import Pair
 from latentshift.errors import MissingCapabilityError
 from latentshift.landscape import landscape_of
