@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import LatentshiftWarning, MissingCapabilityError, NumericError, RequestError, ShapeError, UsageError
 from .lazy import torch
-from .space import Normal, Prior, Space
+from .space import ImageSpace, Normal, Prior, Space
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -239,8 +239,12 @@ class Pair:
 
     @property
     def spaces(self) -> dict[str, Space]:
-        """All spaces by name, the plain one first."""
-        return {self.space.name: self.space, **self.more_spaces}
+        """All spaces by name, the plain one first; the images themselves last."""
+        found = {self.space.name: self.space, **self.more_spaces}
+        if self.image_shape is not None:
+            low, high = self.image_range
+            found.setdefault("image", ImageSpace(shape=self.image_shape, low=low, high=high))
+        return found
 
     @property
     def D(self) -> Callable[..., Any]:

@@ -166,16 +166,29 @@ class Strategy:
 
 def options(strategy: Any) -> dict[str, Any]:
     """Return a strategy's options as plain values; a wrapped strategy nests under its own name."""
-    out: dict[str, Any] = {}
-    for f in dataclasses.fields(strategy):
-        value = getattr(strategy, f.name)
-        out[f.name] = {"strategy": strategy_name(value), **options(value)} if isinstance(value, Strategy) else value
-    return out
+
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Strategy):
+            return {"strategy": strategy_name(value), **options(value)}
+        return [plain(v) for v in value] if isinstance(value, tuple | list) else value
+
+    return {f.name: plain(getattr(strategy, f.name)) for f in dataclasses.fields(strategy)}
 
 
 def strategy_name(strategy: Any) -> str:
     """Return the name of a strategy's class as the command line writes it."""
     return str(getattr(type(strategy), "name", type(strategy).__name__.lower()))
+
+
+def not_finite(value: Tensor, grad: Tensor) -> Tensor:
+    """Return which rows have a value or a gradient that is NaN or infinite."""
+    return ~(torch.isfinite(value) & torch.isfinite(grad).flatten(1).all(1))
+
+
+def rowwise(rows: Tensor, like: Tensor) -> Tensor:
+    """Return (rows,) reshaped to broadcast against `like` (rows, ...)."""
+    return rows.reshape(-1, *[1] * (like.ndim - 1))
 
 
 def need_positive(**values: float | None) -> None:
