@@ -57,6 +57,7 @@ class Chunk(NamedTuple):
     trace: np.ndarray[
         Any, Any
     ]  # (steps + 1, rows): values before each step and at the end (one column, the mean, unless `trace`)
+    extra: dict[str, np.ndarray[Any, Any]] | None = None  # what the method tells beyond, by name
 
 
 @dataclass
@@ -248,7 +249,7 @@ class Engine:
         land.counted = rows
         land.with_start_images(point0)
         before = land.ledger.copy()
-        tells = strategy.tells_start and self.objective.core().is_score and strategy.steps > 0
+        tells = strategy.tells_start and self.objective.core().is_score and strategy.rounds > 0
         start_images = None
         if not tells:
             start_images, score0 = self._look(land, point0)
@@ -280,6 +281,7 @@ class Engine:
             images0=_array(start_images, rows) if images0 and start_images is not None else None,
             images=_array(images, rows),
             trace=trace if s.trace else trace.mean(1, keepdims=True),
+            extra={name: _array(value, rows) for name, value in (outcome.extra or {}).items()},
         )
 
     def _look(self, land: Landscape, point: Tensor) -> tuple[Tensor, Tensor]:
@@ -298,9 +300,9 @@ class Engine:
         # `active` says which row of the chunk each row of the state is; the first `busy` are distinct, the rest is padding
         active, busy = torch.arange(len(point0), device=self.device), rows
         spent = torch.zeros(len(point0), dtype=torch.float64, device=self.device)
-        told = torch.full((strategy.steps, len(point0)), torch.nan, device=self.device)
+        told = torch.full((strategy.rounds, len(point0)), torch.nan, device=self.device)
         counted = busy
-        for t in range(strategy.steps):
+        for t in range(strategy.rounds):
             sub.counted = counted
             before, done = land.ledger.copy(), state.done
             fresh, info = strategy.step(state, t, sub, draw)
@@ -309,7 +311,7 @@ class Engine:
             mine, alive = active[:busy], ~done[:busy]
             spent.index_add_(0, mine, alive.double() * share)
             told[t].index_copy_(0, mine, torch.where(alive, info.value.detach()[:busy].float(), torch.nan))
-            if (t + 1) % look_every and t + 1 < strategy.steps:
+            if (t + 1) % look_every and t + 1 < strategy.rounds:
                 continue
             left = mine[~state.done[:busy]]
             if len(left) == counted:

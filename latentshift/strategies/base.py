@@ -135,6 +135,11 @@ class Strategy:
         """Rows of work per sample at a time."""
         return 1
 
+    @property
+    def rounds(self) -> int:
+        """How often the engine calls `step`: `steps`, unless a method counts its steps in evaluations."""
+        return self.steps
+
     def cost(self) -> Cost:
         """Return the evaluations per sample (without the final images)."""
         raise NotImplementedError

@@ -45,6 +45,10 @@ class Wrapper(Strategy):
         return self.inner.width
 
     @property
+    def rounds(self) -> int:
+        return self.inner.rounds
+
+    @property
     def tells_start(self) -> bool:  # type: ignore[override]
         return self.inner.tells_start
 
