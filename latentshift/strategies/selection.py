@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 
 class SelectionState(NamedTuple):
-    """A point, its score, the score that the chain compares with, and whether a candidate was ever taken."""
+    """A point, its score, the score that the chain compares with, whether a candidate was ever taken, candidates taken (of a
+    chain) or tried (of a rejection)."""
 
     point: Tensor
     done: Tensor
@@ -35,6 +36,7 @@ class SelectionState(NamedTuple):
     value: Tensor
     level: Tensor
     taken: Tensor
+    tally: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +57,7 @@ class Selection(DensityRatio):
     def init(self, point0: Tensor, landscape: Landscape, draw: Draw) -> SelectionState:
         done, why = fresh(point0)
         blank = torch.full_like(why, torch.nan, dtype=point0.dtype)
-        return SelectionState(point0, done, why, blank, blank, done)
+        return SelectionState(point0, done, why, blank, blank, done, torch.zeros_like(blank))
 
     def candidate(self, t: Tensor | int, landscape: Landscape, draw: Draw, like: Tensor) -> Tensor:
         """Return this try's draw from the prior."""
@@ -66,7 +68,11 @@ class Selection(DensityRatio):
             return Outcome(state.point, stopped=state.why)
         rejected = torch.full_like(state.why, REASONS.index("rejected"))
         why = torch.where(state.taken, state.why, rejected)
-        return Outcome(state.point, value=state.value, stopped=why, accepted=state.taken)
+        return Outcome(state.point, value=state.value, stopped=why, accepted=state.taken, extra=self.told(state))
+
+    def told(self, state: SelectionState) -> dict[str, Tensor]:
+        """Return the method's own numbers per row."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,8 +138,12 @@ class MH(Selection):
             torch.where(take, score, state.value),
             torch.where(take, score, state.level),
             state.taken | take,
+            state.tally + take,
         )
         return new, Info(state.value, take.to(score.dtype))
+
+    def told(self, state: SelectionState) -> dict[str, Tensor]:
+        return {"acceptance": state.tally / self.steps}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,13 +193,17 @@ class Rejection(Selection):
         first = torch.as_tensor(t, device=state.done.device) == 0
         candidate = torch.where(first, state.point, self.candidate(t, landscape, draw, state.point))
         score = landscape.score(candidate)
-        value = torch.where(first, score, state.value)
+        left = value = torch.where(first, score, state.value)
         u = draw.uniform(t, "accept", dtype=torch.float64)
         take = u.log() < self.log_accept(self.log_ratio(score.double()))  # False for NaN
         done, why = ended(state.done, state.why, take, "steps")
         point = torch.where(rowwise(take, candidate), candidate, state.point)
-        new = SelectionState(point, done, why, torch.where(take, score, value), state.level, state.taken | take)
-        return new, Info(value, take.to(score.dtype))
+        value = torch.where(take, score, value)
+        new = SelectionState(point, done, why, value, state.level, state.taken | take, state.tally + 1)
+        return new, Info(left, take.to(score.dtype))
+
+    def told(self, state: SelectionState) -> dict[str, Tensor]:
+        return {"tries": state.tally}
 
 
 @dataclass(frozen=True, kw_only=True)
