@@ -30,7 +30,7 @@ class Capability(enum.Flag):
 
     NONE = 0
     CRITIC = enum.auto()  # there is a score at all
-    GRADIENT = enum.auto()  # images and score are differentiable
+    GRADIENT = enum.auto()  # images and score are differentiable (a G without a critic is taken to be)
     LOGIT = enum.auto()  # the score is a log odds of real against generated, as trained
     CALIBRATED = enum.auto()  # ... and was fitted to be one on held-out images
     FEATURES = enum.auto()  # D gives features
@@ -234,7 +234,7 @@ class Pair:
 
     @property
     def capabilities(self) -> Capability:
-        flags = self.extra | (self.critic.capabilities if self.critic else Capability.NONE)
+        flags = self.extra | (self.critic.capabilities if self.critic else Capability.GRADIENT)
         return flags | (Capability.LABELS if self.classes else Capability.NONE)
 
     @property

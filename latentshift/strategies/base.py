@@ -122,6 +122,7 @@ class Strategy:
     needs: ClassVar[Capability] = Capability.CRITIC | Capability.GRADIENT
     spaces: ClassVar[tuple[str, ...]] = ()  # names of spaces it is defined in; empty: any
     source: ClassVar[str] = ""
+    rejects: ClassVar[bool] = False  # whether a row may end rejected
     tells_start: ClassVar[bool] = False  # whether the first step's value is that of the start itself
 
     steps: int = 20  # iterations per sample; 0 gives back the start

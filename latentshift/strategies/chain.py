@@ -98,16 +98,20 @@ class Chain(Strategy):
     @property
     def length(self) -> int:
         """Steps of one pass."""
-        return sum(s.steps for s in self.stages)
+        return sum(s.rounds for s in self.stages)
 
     @property
     def active(self) -> list[int]:
         """The stages that have steps."""
-        return [i for i, s in enumerate(self.stages) if s.steps]
+        return [i for i, s in enumerate(self.stages) if s.rounds]
 
     @property
     def needs(self) -> Capability:  # type: ignore[override]
         return functools.reduce(lambda a, b: a | b, (s.needs for s in self.stages))
+
+    @property
+    def rejects(self) -> bool:  # type: ignore[override]
+        return any(s.rejects for s in self.stages)
 
     @property
     def width(self) -> int:
@@ -125,7 +129,8 @@ class Chain(Strategy):
         once = functools.reduce(Cost.plus, (s.cost() for s in self.stages))
         g, d, gb, db, exact = once
         n = self.tries
-        return Cost(n * g, n * d, n * gb, n * db, exact=exact and n == 1)
+        early = any(s.rejects for s in self.stages[:-1])  # a rejected row skips the stages that are left
+        return Cost(n * g, n * d, n * gb, n * db, exact=exact and n == 1 and not early)
 
     def check(self, landscape: Landscape) -> None:
         for stage in self.stages:
@@ -143,12 +148,12 @@ class Chain(Strategy):
             fitted.append(stage.fit(landscape, Later(draw.seeds, shift), reals))
             more = max((s.pilot for s in self.stages[i + 1 :]), default=0)
             point = landscape.context.point0
-            if more and fitted[-1].steps and point is not None:
+            if more and fitted[-1].rounds and point is not None:
                 index = torch.arange(min(more, len(point)), device=point.device)
                 moved = torch.cat([_whole(fitted[-1], landscape.select(j), shift) for j in torch.split(index, BLOCK)])
                 landscape = landscape.select(index)
                 landscape.context = landscape.context._replace(point0=moved)
-            shift += stage.steps
+            shift += stage.rounds
         return replace(self, stages=tuple(fitted))
 
     def init(self, point0: Tensor, landscape: Landscape, draw: Draw) -> ChainState:
@@ -160,8 +165,8 @@ class Chain(Strategy):
 
     def step(self, state: ChainState, t: Tensor | int, landscape: Landscape, draw: Draw) -> tuple[ChainState, Info]:
         again, local = divmod(int(t), self.length)  # which stage runs is known before any tensor is: a plan records each
-        at = next(i for i in self.active if local < sum(s.steps for s in self.stages[: i + 1]))
-        local -= sum(s.steps for s in self.stages[:at])
+        at = next(i for i in self.active if local < sum(s.rounds for s in self.stages[: i + 1]))
+        local -= sum(s.rounds for s in self.stages[:at])
         stage, noise = self.stages[at], Later(draw.seeds, int(t) - local)
         inner, taken = state.stages[at], state.taken
         if local == 0 and int(t):
@@ -175,7 +180,7 @@ class Chain(Strategy):
         inner = where_rows(inner.done, inner, moved)
         broken = inner.done & (inner.why == REASONS.index("nan"))
         point, done, why = inner.point, state.done | broken, torch.where(broken, inner.why, state.why)
-        if local == stage.steps - 1:
+        if local == stage.rounds - 1:
             outcome = stage.finish(inner, landscape)
             point = outcome.point
             if outcome.stopped is not None:
@@ -199,6 +204,6 @@ def _whole(stage: Strategy, landscape: Landscape, shift: int) -> Tensor:
     draw = Later(landscape.context.seed, shift)
     assert landscape.context.point0 is not None
     state = stage.init(landscape.context.point0, landscape, draw)
-    for t in range(stage.steps):
+    for t in range(stage.rounds):
         state = where_rows(state.done, state, stage.step(state, t, landscape, draw)[0])
     return stage.finish(state, landscape).point

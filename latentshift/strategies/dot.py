@@ -183,15 +183,19 @@ def k_effective(
 ) -> tuple[float, float | None, tuple[float, ...]]:
     """Return (k, its standard deviation between maxima, one k per class or none): maxima of |d1 - d2| / |z1 - z2| over random
     pairs, averaged. Both members of a pair carry one label."""
-    slopes = _slopes(value, point, space)
+    rows = torch.arange(len(value), device=value.device)
+    groups = [rows] if label is None else [rows[label == c] for c in range(int(label.max()) + 1)]
+    halves = [(g[: len(g) // 2], g[len(g) // 2 : len(g) // 2 * 2]) for g in groups]
+    slopes = [(value[a] - value[b]).abs().double() / space.distance(point[a], point[b]).double() for a, b in halves]
     classes: tuple[float, ...] = ()
-    if label is not None:
-        groups = [_slopes(value[label == c], point[label == c], space) for c in range(int(label.max()) + 1)]
-        slopes = torch.cat(groups)
-        if min(len(g) for g in groups) >= options.class_pairs:
-            classes = tuple(float(_maxima(g, options.class_pairs).mean()) for g in groups)
-            slopes = torch.cat([g[: len(g) // options.class_pairs * options.class_pairs] for g in groups])
-    maxima = _maxima(slopes, options.class_pairs if classes else options.pairs)
+    m = options.pairs
+    if label is not None and min(len(s) for s in slopes) >= options.class_pairs:
+        m = options.class_pairs
+        classes = tuple(float(_maxima(s, m).mean()) for s in slopes)
+        maxima = torch.cat([_maxima(s, m) for s in slopes])
+    else:  # as the rows came, so that each maximum sees all classes
+        order = torch.cat([a for a, _ in halves]).argsort()
+        maxima = _maxima(torch.cat(slopes)[order], m)
     k = float(maxima.mean())
     if not k > 0 or k == float("inf") or (classes and not min(classes) > 0):
         raise RequestError(
@@ -201,14 +205,8 @@ def k_effective(
     return k, float(maxima.std()) if len(maxima) > 1 else None, classes
 
 
-def _slopes(value: Tensor, point: Tensor, space: Space) -> Tensor:
-    n = len(value) // 2
-    a, b = slice(0, n), slice(n, 2 * n)
-    slope: Tensor = (value[a] - value[b]).abs().double() / space.distance(point[a], point[b]).double().clamp_min(1e-30)
-    return slope[torch.isfinite(slope)]
-
-
 def _maxima(slopes: Tensor, m: int) -> Tensor:
+    slopes = slopes[torch.isfinite(slopes)]
     if len(slopes) < m:
         raise RequestError(f"a maximum over {m} pairs needs as many finite ones, the pilot has {len(slopes)}")
     return slopes[: len(slopes) // m * m].reshape(-1, m).amax(1)

@@ -44,6 +44,7 @@ class Selection(DensityRatio):
     """Base of methods that draw candidates from the prior and take or leave them."""
 
     needs: ClassVar[Capability] = Capability.CRITIC
+    rejects: ClassVar[bool] = True
     tells_start: ClassVar[bool] = True
 
     def check(self, landscape: Landscape) -> None:
