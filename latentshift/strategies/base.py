@@ -192,6 +192,11 @@ def not_finite(value: Tensor, grad: Tensor) -> Tensor:
     return ~(torch.isfinite(value) & torch.isfinite(grad).flatten(1).all(1))
 
 
+def sigmoid(x: Tensor) -> Tensor:
+    """Return 1 / (1 + exp(-x)). The last bit of torch.sigmoid on a CPU depends on how many rows are beside; exp's does not."""
+    return 1 / (1 + torch.exp(-x))
+
+
 def rowwise(rows: Tensor, like: Tensor) -> Tensor:
     """Return (rows,) reshaped to broadcast against `like` (rows, ...)."""
     return rows.reshape(-1, *[1] * (like.ndim - 1))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from ..errors import UsageError
 from ..lazy import torch
-from .base import Cost, Info, Outcome, Strategy, ended, fresh, need_positive, not_finite, rowwise
+from .base import Cost, Info, Outcome, Strategy, ended, fresh, need_positive, not_finite, rowwise, sigmoid
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,7 +78,7 @@ class Collaborative(Strategy):
         point = state.point
         value, grad = landscape.ascent(point)
         broken = not_finite(value, grad)
-        slope = torch.sigmoid(-value) if self.loss == "bce" else torch.ones_like(value)
+        slope = sigmoid(-value) if self.loss == "bce" else torch.ones_like(value)
         velocity = self.mu * state.velocity + self.step_size * rowwise(slope, grad) * grad
         moved = landscape.space.clamp(point + velocity)
         take = value > state.value if self.keep == "best" else state.pick == t

@@ -139,7 +139,9 @@ class DOT(Strategy):
         if mean is not None and square is not None:
             mean = self.beta1 * mean + (1 - self.beta1) * g
             square = self.beta2 * square + (1 - self.beta2) * g.square()
-            g = (mean / (1 - self.beta1 ** (t + 1))) / ((square / (1 - self.beta2 ** (t + 1))).sqrt() + 1e-8)
+            count = torch.as_tensor(t, dtype=torch.float64, device=g.device) + 1
+            b1, b2 = ((1 - beta**count).to(g.dtype) for beta in (self.beta1, self.beta2))
+            g = (mean / b1) / ((square / b2).sqrt() + 1e-8)
         moved = point - self.step_size * g
         if sphere:
             moved = space.shell(moved, state.start)

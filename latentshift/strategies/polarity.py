@@ -88,11 +88,17 @@ class Polarity(Strategy):
         first = torch.as_tensor(t, device=point.device) == 0
         candidate = torch.where(first, point, space.prior.sample(draw, t, "candidate", space.shape, point.dtype))
         weight = self.log_weight(candidate, landscape)
-        total = torch.logaddexp(state.total, weight)
+        total = _log_sum(state.total, weight)
         take = draw.uniform(t, "take", dtype=torch.float64).log() < weight - total  # one of the pool, by weight, as it comes
         point = torch.where(rowwise(take, point), candidate, point)
         blank = torch.full_like(weight, torch.nan, dtype=point.dtype)
         return PolarityState(point, state.done, state.why, total), Info(blank, take.to(point.dtype))
+
+
+def _log_sum(a: Tensor, b: Tensor) -> Tensor:
+    """Return log(exp a + exp b), the same to the bit in any batch (torch.logaddexp is not)."""
+    high, low = torch.maximum(a, b), torch.minimum(a, b)
+    return torch.where(high == -torch.inf, high, high + torch.log1p(torch.exp(low - high)))
 
 
 @functools.cache

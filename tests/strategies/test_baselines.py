@@ -237,7 +237,10 @@ def test_aeot_reads_codes_from_files_and_refuses_what_does_not_fit(tmp_path):
     np.save(tmp_path / "codes.npy", codes)
     np.savez(tmp_path / "codes.npz", other=np.zeros(3), codes=codes)
     options = {"iterations": 200, "samples": 512, "tolerance": 0.05}
-    made = [refined(AEOT(codes=c, **options), pair, 16)[0] for c in (codes, str(tmp_path / "codes.npy"), str(tmp_path / "codes.npz"))]
+    made = [
+        refined(AEOT(codes=c, **options), pair, 16)[0]
+        for c in (codes, str(tmp_path / "codes.npy"), str(tmp_path / "codes.npz"))
+    ]
     assert torch.equal(made[0], made[1])
     assert torch.equal(made[0], made[2])
     with pytest.raises(RequestError, match=r"needs the latent codes.*Give codes=FILE"):

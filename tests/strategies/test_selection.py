@@ -186,7 +186,9 @@ def test_a_calibration_on_real_images_makes_the_chain_exact():
 def test_uncalibrated_critics_are_refused_with_the_way_out():
     pair = linear_pair(returns="critic")
     for strategy in (MH(), DRS(), OBRS()):
-        with pytest.raises(MissingCapabilityError, match=r"no log odds\. Calibrate it on real images .--reals.*--calibration none"):
+        with pytest.raises(
+            MissingCapabilityError, match=r"no log odds\. Calibrate it on real images .--reals.*--calibration none"
+        ):
             Engine(strategy, pair)
     with pytest.warns(LatentshiftWarning, match="no scale"):
         Engine(MH(calibration="none"), pair)
