@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+
 from latentshift.errors import LatentshiftWarning, MissingCapabilityError, RequestError, UsageError
 from latentshift.landscape import landscape_of
 from latentshift.model import Critic
