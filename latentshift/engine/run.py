@@ -138,10 +138,11 @@ class Engine:
         return (draw.bits(0, "label", 1)[:, 0] * self.pair.classes >> 32).to(self.device)
 
     def _fit(self, strategy: Strategy, reals: Any) -> Strategy:
-        if not strategy.pilot:
+        pilot = strategy.pilot if reals is None else strategy.pilot_with_reals
+        if not pilot:
             return strategy
         began = time.perf_counter()
-        rows = padded(strategy.pilot, self.device)
+        rows = padded(pilot, self.device)
         seeds = [SEED_LIMIT - 1 - i for i in range(rows)]
         z = torch.from_numpy(latents(seeds, self.pair.space.shape, self.pair.space.prior)).to(
             self.device, self.pair.compute_dtype

@@ -86,9 +86,7 @@ def nearest_distances(features: ArrayLike, k: int) -> Array:
     """Distance of every row to its k-th neighbour in its own set, (rows,) float64."""
     a = as_rows(features)
     if not 1 <= k < len(a):
-        raise RequestError(
-            f"k = {k} with {len(a)} rows", way_out="k must be at least 1 and less than the number of rows."
-        )
+        raise RequestError(f"k = {k} with {len(a)} rows", way_out="k must be at least 1 and less than the number of rows.")
     x, xx = _prepared(a, a.mean(0))
     return np.asarray(_radii(x, xx, k).sqrt().numpy())
 

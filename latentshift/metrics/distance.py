@@ -91,9 +91,7 @@ class Moments:
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise DamagedFileError(f"no saved statistics (npz with mu and sigma): {error}", where=str(path)) from None
         if n is None:
-            raise DamagedFileError(
-                "the statistics do not say of how many images", where=str(path), way_out="Give the count."
-            )
+            raise DamagedFileError("the statistics do not say of how many images", where=str(path), way_out="Give the count.")
         if n < 2 or mu.ndim != 1 or sigma.shape != (mu.size, mu.size):
             raise DamagedFileError(f"mu {mu.shape}, sigma {sigma.shape}, count {n} do not fit", where=str(path))
         if not (np.isfinite(mu).all() and np.isfinite(sigma).all()):
@@ -199,9 +197,7 @@ def _jackknife(a: Array, b: Array) -> float:
     return float(np.sqrt((n - 1) * without_a.var() + (m - 1) * without_b.var()))
 
 
-def kid(
-    features_a: ArrayLike, features_b: ArrayLike, *, subsets: int = 100, subset_size: int = 1000, seed: int = 2020
-) -> KID:
+def kid(features_a: ArrayLike, features_b: ArrayLike, *, subsets: int = 100, subset_size: int = 1000, seed: int = 2020) -> KID:
     """Kernel Inception distance: the mean of `mmd` over random subsets, drawn as torch-fidelity draws them.
 
     Subsets without replacement from `RandomState(seed)`, a's indices then b's. A smaller set lowers `subset_size`

@@ -92,9 +92,7 @@ class Network:
         return Extracted(features, logits)
 
 
-def extract(
-    network: Features, images: npt.NDArray[np.uint8] | Tensor, *, batch: int = 250, device: str = "cpu"
-) -> Extracted:
+def extract(network: Features, images: npt.NDArray[np.uint8] | Tensor, *, batch: int = 250, device: str = "cpu") -> Extracted:
     """Run `network` over all images in batches; results on the CPU.
 
     Raises NumericError with the first row where a feature is not finite.
@@ -111,9 +109,7 @@ def extract(
         features.append(out.features.float().cpu())
         bad = ~torch.isfinite(features[-1]).all(1)
         if bad.any():
-            raise NumericError(
-                f"{network.name} gives NaN or infinite features: image {start + int(bad.int().argmax())}"
-            )
+            raise NumericError(f"{network.name} gives NaN or infinite features: image {start + int(bad.int().argmax())}")
         if out.logits is not None:
             logits.append(out.logits.float().cpu())
     return Extracted(torch.cat(features), torch.cat(logits) if logits else None)

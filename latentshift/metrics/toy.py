@@ -60,9 +60,7 @@ def mode_metrics(samples: ArrayLike, mixture: Mixture, *, radius: float = 4.0) -
     share = counts[counts > 0] / hq.sum()
     kl = float((share * np.log(len(centres) * share)).sum())
     in_std = float(np.sqrt(nearest[hq].mean() / x.shape[1]))
-    return ModeMetrics(
-        100 * float(hq.mean()), int((counts >= 1).sum()), int((counts >= 20).sum()), max(kl, 0.0), in_std
-    )
+    return ModeMetrics(100 * float(hq.mean()), int((counts >= 1).sum()), int((counts >= 20).sum()), max(kl, 0.0), in_std)
 
 
 def w1(samples_a: ArrayLike, samples_b: ArrayLike) -> float:

@@ -154,6 +154,11 @@ class Strategy:
         """How many pilot rows `fit` wants (0: it learns nothing)."""
         return 0
 
+    @property
+    def pilot_with_reals(self) -> int:
+        """How many pilot rows `fit` wants where it is handed real images."""
+        return self.pilot
+
     def check(self, landscape: Landscape) -> None:
         """Raise an error where a combination makes no sense for this pair or space, before the first evaluation."""
 

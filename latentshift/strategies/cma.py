@@ -2,7 +2,8 @@
 
     z_k = m + sigma sqrt(C) n_k;  m <- weighted mean of the better half;  sigma and C learn from two paths
 
-Constants are those of Ros and Hansen's sep-CMA: the full CMA's learning rates times (d + 2) / 3, no negative weights.
+Constants and the exponential update of C are those of pycma's `CMA_diagonal` (without negative weights), which a test takes as
+referee. The older ones (full CMA's rates times (d + 2) / 3) learn 1.5 times as fast and give another law of results.
 """
 
 from __future__ import annotations
@@ -52,17 +53,18 @@ class Constants(NamedTuple):
 
 
 def constants(size: int, population: int) -> Constants:
-    """Return the constants of sep-CMA for `size` coordinates."""
+    """Return the constants of the diagonal CMA for `size` coordinates."""
     mu = population // 2
     raw = [math.log((population + 1) / 2) - math.log(i) for i in range(1, mu + 1)]
     weights = [w / sum(raw) for w in raw]
     mu_eff = 1 / sum(w * w for w in weights)
-    c_sigma = (mu_eff + 2) / (size + mu_eff + 5)
+    c_sigma = (mu_eff + 2) / (size + mu_eff + 3)
     damping = 1 + c_sigma + 2 * max(0.0, math.sqrt((mu_eff - 1) / (size + 1)) - 1)
-    c_path = (4 + mu_eff / size) / (size + 4 + 2 * mu_eff / size)
-    faster = (size + 2) / 3
-    c_one = min(1.0, faster * 2 / ((size + 1.3) ** 2 + mu_eff))
-    c_mu = min(1 - c_one, faster * 2 * (mu_eff - 2 + 1 / mu_eff) / ((size + 2) ** 2 + mu_eff))
+    root = math.sqrt(size)
+    c_path = (1 + (1 + mu_eff) / size) / (root + (1 + 2 * mu_eff) / size)
+    c_one = 1 / (size + 2 * root + mu_eff / size)
+    c_mu = min(1 - c_one, (mu_eff + 1 / mu_eff - 1.75) / (size + 4 * root + mu_eff / 2))
+    c_one, c_mu = math.log(2) * c_one, math.log(2) * c_mu
     chi = math.sqrt(size) * (1 - 1 / (4 * size) + 1 / (21 * size * size))
     return Constants(weights, mu_eff, c_sigma, damping, c_path, c_one, c_mu, chi)
 
@@ -78,7 +80,7 @@ class Tarsier(Strategy):
     """
 
     name: ClassVar[str] = "tarsier"
-    source: ClassVar[str] = "Tarsier (Roziere et al. 2021); sep-CMA (Ros and Hansen 2008)"
+    source: ClassVar[str] = "Tarsier (Roziere et al. 2021); sep-CMA (Ros and Hansen 2008), as in pycma"
     needs: ClassVar[Capability] = Capability.CRITIC
     tells_start: ClassVar[bool] = True
 
@@ -139,15 +141,16 @@ class Tarsier(Strategy):
         settled = 1 - (1 - k.c_sigma) ** (2.0 * (t + 1))
         calm = (length / settled**0.5 < (1.4 + 2 / (space.size + 1)) * k.chi).to(length.dtype)
         path = (1 - k.c_path) * state.path + calm * math.sqrt(k.c_path * (2 - k.c_path) * k.mu_eff) * shift
-        keep = 1 - k.c_one - k.c_mu + (1 - calm) * k.c_one * k.c_path * (2 - k.c_path)
-        variance = keep * state.variance + k.c_one * path.square() + k.c_mu * (weights * moves.square()).sum(1)
+        c_one = k.c_one * (1 - (1 - calm) * k.c_path * (2 - k.c_path))
+        ranked_two = (weights * (moves / spread.unsqueeze(1)).square()).sum(1) - 1
+        told = (c_one * ((path / spread).square() - 1) + k.c_mu * ranked_two).clamp(max=2.0).double().exp()
         growth = (k.c_sigma / k.damping * (length[:, 0] / k.chi - 1)).clamp(max=1.0).double().exp()
         after = CMAState(
             taken(better, best, state.point),
             torch.where(better, value, state.value),
             state.mean + sigma * shift,
             (state.sigma * growth).to(state.sigma.dtype),
-            variance,
+            (state.variance * told).to(state.variance.dtype),
             path_sigma,
             path,
             state.done,

@@ -58,8 +58,8 @@ class DensityRatio(Strategy):
         return self.gain * logit + self.intercept / self.temperature
 
     @property
-    def pilot(self) -> int:
-        return self.pilot_rows if self.slope is None and self.calibration == "auto" else 0
+    def pilot_with_reals(self) -> int:
+        return max(self.pilot, self.pilot_rows if self.slope is None and self.calibration == "auto" else 0)
 
     def check(self, landscape: Landscape) -> None:
         """Refuse a critic that is no log ratio (no LOGIT, not CALIBRATED, no slope), and an objective that is not the critic's

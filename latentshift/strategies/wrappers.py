@@ -60,6 +60,10 @@ class Wrapper(Strategy):
     def pilot(self) -> int:
         return self.inner.pilot
 
+    @property
+    def pilot_with_reals(self) -> int:
+        return max(self.pilot, self.inner.pilot_with_reals)
+
     def cost(self) -> Cost:
         return self.inner.cost()
 

@@ -158,8 +158,6 @@ def test_kid_takes_the_stated_subsets(rng: np.random.Generator) -> None:
 @pytest.mark.parametrize("size", [1000, 12])
 def test_kids_error_is_its_spread_over_fresh_draws(rng: np.random.Generator, size: int) -> None:
     """Both routes (jackknife; disjoint blocks) against the spread of KID over 60 independent pairs of sets."""
-    runs = [
-        kid(rng.normal(size=(150, 4)), rng.normal(size=(150, 4)) * 1.5, subsets=10, subset_size=size) for _ in range(60)
-    ]
+    runs = [kid(rng.normal(size=(150, 4)), rng.normal(size=(150, 4)) * 1.5, subsets=10, subset_size=size) for _ in range(60)]
     spread = np.std([r.value for r in runs], ddof=1)
     assert np.mean([r.error for r in runs]) == pytest.approx(spread, rel=0.35)
