@@ -337,6 +337,8 @@ class Space:
     shape: tuple[int, ...] = ()
     prior: Prior = Normal()
 
+    runs_generator = True  # whether `decode` runs G (the ledger counts it then)
+
     @property
     def axes(self) -> int:
         return len(self.shape)
@@ -416,3 +418,34 @@ class Space:
             return point + eps * (2 * noise[:, 1:].reshape(point.shape) - 1)
         direction = self.unit(torch.special.ndtri(noise[:, 1:].double()).to(point.dtype).reshape(point.shape))
         return point + eps * self._view(noise[:, 0] ** (1 / self.size)) * direction
+
+
+@dataclass(frozen=True)
+class ImageSpace(Space):
+    """The images themselves: a start is G(z), what moves is the picture, and only D is asked (DOT in target space).
+
+    `low` and `high` are the walls of the image range.
+    """
+
+    name: str = "image"
+    prior: Prior = Flat()
+    low: float = -1.0
+    high: float = 1.0
+    runs_generator = False
+
+    def enter(self, pair: Any, z: Tensor, context: Context) -> Tensor:
+        with torch.no_grad():
+            images: Tensor = pair.generate(z, context.label)
+        return images
+
+    def decode(self, pair: Any, point: Tensor, context: Context) -> Tensor:
+        return point
+
+    def clamp(self, point: Tensor) -> Tensor:
+        return point.clamp(self.low, self.high)
+
+    def reflect(self, point: Tensor) -> Tensor:
+        return _fold(point, self.low, self.high)
+
+    def inside(self, point: Tensor) -> Tensor:
+        return ((point >= self.low) & (point <= self.high)).flatten(-self.axes).all(-1)

@@ -53,6 +53,10 @@ class Wrapper(Strategy):
         return self.inner.tells_start
 
     @property
+    def rejects(self) -> bool:  # type: ignore[override]
+        return self.inner.rejects
+
+    @property
     def pilot(self) -> int:
         return self.inner.pilot
 
