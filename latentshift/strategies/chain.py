@@ -122,6 +122,10 @@ class Chain(Strategy):
         return max(s.pilot for s in self.stages)
 
     @property
+    def pilot_with_reals(self) -> int:
+        return max(s.pilot_with_reals for s in self.stages)
+
+    @property
     def tells_start(self) -> bool:  # type: ignore[override]
         return bool(self.active) and self.stages[self.active[0]].tells_start
 
@@ -146,7 +150,8 @@ class Chain(Strategy):
         shift = 0
         for i, stage in enumerate(self.stages):
             fitted.append(stage.fit(landscape, Later(draw.seeds, shift), reals))
-            more = max((s.pilot for s in self.stages[i + 1 :]), default=0)
+            later = self.stages[i + 1 :]
+            more = max((s.pilot if reals is None else s.pilot_with_reals for s in later), default=0)
             point = landscape.context.point0
             if more and fitted[-1].rounds and point is not None:
                 index = torch.arange(min(more, len(point)), device=point.device)
