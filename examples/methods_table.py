@@ -25,7 +25,7 @@ import torch
 
 from latentshift import Pair
 from latentshift.engine.run import Engine, Settings
-from latentshift.metrics.toy import data_w1, grid25, mode_metrics
+from latentshift.metrics.toy import DOT25, mode_metrics, w1_to_data
 from latentshift.noise import latents
 from latentshift.space import Uniform
 from latentshift.strategies.base import Strategy
@@ -187,7 +187,7 @@ def measure(row: Row, pair: Pair, seed: int, samples: int = SAMPLES, transport: 
     run = engine.run(z0, seeds)
     seconds = time.perf_counter() - began
     chunk = run.chunks[0]
-    modes = mode_metrics(chunk.images, grid25())
+    modes = mode_metrics(chunk.images, DOT25)
     cost = engine.strategy.cost()
     out = {
         "HQ %": modes.hq,
@@ -200,7 +200,7 @@ def measure(row: Row, pair: Pair, seed: int, samples: int = SAMPLES, transport: 
         "seconds": 1000 * seconds / samples,
     }
     if transport:
-        out["W1 x 1e3"] = 1e3 * data_w1(chunk.images, grid25(), seed=10**6 + 2 * seed)
+        out["W1 x 1e3"] = 1e3 * w1_to_data(chunk.images, DOT25, seed=10**6 + seed)
     if chunk.point.shape == chunk.z0.shape:
         out["dz"] = float(np.linalg.norm(chunk.point - chunk.z0, axis=1).mean())
     if chunk.extra and "acceptance" in chunk.extra:

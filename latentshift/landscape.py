@@ -6,6 +6,7 @@ networks under it. Gradients are those of the *sum* over rows: they do not scale
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -169,7 +170,9 @@ class Landscape:
 
     def jvp(self, p: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Return images and their directional derivative along `v` (like p), by forward differentiation."""
-        out: Any = torch.func.jvp(lambda q: self.space.decode(self.pair, q, self.context), (p,), (v,))
+        with warnings.catch_warnings():  # torch's own forward rules load scripted parts with a deprecation of theirs
+            warnings.simplefilter("ignore", DeprecationWarning)
+            out: Any = torch.func.jvp(lambda q: self.space.decode(self.pair, q, self.context), (p,), (v,))
         self._count("g_forward", 2 * p.shape[0])
         images, tangent = out
         return images, tangent

@@ -132,13 +132,12 @@ def evaluation(call: Any, what: str) -> Any:
     if not training:
         return call
     if isinstance(call, torch.nn.Module):
-        if any(s.training for s in call.modules() if next(iter(s.children()), None) is None) or call.training:
-            warnings.warn(
-                f"{what} is in training mode: an evaluation copy that shares its tensors is used (batch statistics and dropout "
-                f"off), so scores may differ from those seen in training.",
-                LatentshiftWarning,
-                stacklevel=4,
-            )
+        warnings.warn(
+            f"{what} is in training mode: an evaluation copy that shares its tensors is used (batch statistics and dropout "
+            "off), so scores may differ from those seen in training.",
+            LatentshiftWarning,
+            stacklevel=4,
+        )
         return frozen_copy(call)
     warnings.warn(
         f"{what} is a function around a module in training mode: batch statistics or dropout may make a row depend on its "

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
+import re
 import warnings
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -97,3 +99,29 @@ def make_strategy(name: str, **options: Any) -> Any:
                 "option", option, known, where=f"strategy {name!r}", way_out=f"It takes: {', '.join(known)}."
             )
     return kind(**options)
+
+
+@dataclass(frozen=True)
+class OptionDoc:
+    """One option of a strategy, as its source says it."""
+
+    name: str
+    kind: str
+    default: Any
+    help: str
+
+
+def option_docs(kind: type) -> dict[str, OptionDoc]:
+    """Return the options of a strategy class by name; the help is the comment behind each field, base classes first."""
+    comments: dict[str, str] = {}
+    for cls in reversed(kind.__mro__):
+        if not dataclasses.is_dataclass(cls):
+            continue
+        for line in inspect.getsource(cls).splitlines():
+            if match := re.match(r"    (\w+): .*?  # (.+)$", line):
+                comments[match[1]] = match[2]
+    return {
+        f.name: OptionDoc(f.name, str(f.type), f.default, comments.get(f.name, ""))
+        for f in dataclasses.fields(kind)
+        if f.init and f.name != "inner"
+    }

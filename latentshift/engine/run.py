@@ -170,12 +170,12 @@ class Engine:
         images0: bool = False,
         on_chunk: Callable[[Chunk], None] | None = None,
         progress: Callable[[int, int, float], None] | None = None,
-        first: int = 0,
+        ids: Sequence[int] | None = None,
     ) -> Run:
         """Refine rows. `z0` (rows, *prior shape), `seeds` one number per row, `labels` (rows,) or None.
 
-        `on_chunk` gets each finished chunk in order; `progress(rows done, rows, mean gain)`. Raises NumericError where all
-        rows break, DeviceError where not even the smallest chunk fits.
+        `ids` are the rows' numbers in a larger run. `on_chunk` gets each finished chunk in order; `progress(rows done, rows,
+        mean gain)`. Raises NumericError where all rows break, DeviceError where not even the smallest chunk fits.
         """
         self.pair.space.check(z0)
         check_finite(z0, "latents")
@@ -190,7 +190,13 @@ class Engine:
             keep = run.ledger.copy()
             began = time.perf_counter()
             try:
-                chunk = self._chunk(z0[rows], list(seeds[rows]), None if labels is None else labels[rows], images0, first + at)
+                chunk = self._chunk(
+                    z0[rows],
+                    list(seeds[rows]),
+                    None if labels is None else labels[rows],
+                    images0,
+                    np.asarray(ids if ids is not None else range(total))[rows],
+                )
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -236,7 +242,7 @@ class Engine:
         short = padded(len(index), self.device) - len(index)
         return torch.cat([index, index[:1].expand(short)]) if short else index
 
-    def _chunk(self, z0: Tensor, seeds: list[int], labels: Tensor | None, images0: bool, first: int) -> Chunk:
+    def _chunk(self, z0: Tensor, seeds: list[int], labels: Tensor | None, images0: bool, ids: np.ndarray[Any, Any]) -> Chunk:
         s, strategy, rows = self.settings, self.strategy, len(z0)
         index = self._padding(torch.arange(rows, device=self.device))
         z = z0.to(self.device, self.pair.compute_dtype)[index]
@@ -256,13 +262,18 @@ class Engine:
             start_images, score0 = self._look(land, point0)
         elif images0:
             start_images = land.images(point0)
+        if strategy.steps == 0:  # nothing moves: the start is the end
+            start_images, score0 = self._look(land, point0) if start_images is None else (start_images, score0)
         state, told, spent = self._steps(land, point0, rows)
         if tells:
             score0 = told[0]
         land.counted = rows
         outcome = strategy.finish(state, land)
         self.space.check(outcome.point, "the strategy's points")
-        if outcome.value is not None and self.objective.core().is_score and self.pair.critic is not None:
+        if strategy.steps == 0:
+            assert start_images is not None
+            images, score = start_images, score0
+        elif outcome.value is not None and self.objective.core().is_score and self.pair.critic is not None:
             images, score = land.images(outcome.point), outcome.value
         else:
             images, score = self._look(land, outcome.point)
@@ -270,7 +281,7 @@ class Engine:
         stopped = outcome.stopped if outcome.stopped is not None else torch.zeros(rows)
         trace = _filled(told, score0, score, rows)
         return Chunk(
-            rows=np.arange(first, first + rows),
+            rows=ids,
             z0=_array(z, rows),
             point0=_array(point0, rows),
             point=_array(outcome.point, rows),

@@ -139,9 +139,27 @@ class RunFolder:
                 found.append(read_npz(path))
         if not found:
             return {}
-        merged = {k: np.concatenate([f[k] for f in found if k in f]) for k in found[0]}
+        shared = [k for k in found[0] if all(k in f for f in found)]
+        merged = {k: np.concatenate([f[k] for f in found]) for k in shared if not k.startswith("tile_")}
         order = np.argsort(merged["rows"], kind="stable")
         return {k: v[order] for k, v in merged.items()}
+
+    def rows_done(self) -> list[int]:
+        """Return the numbers of the rows that are finished."""
+        return [int(r) for r in self.finished().get("rows", ())]
+
+    def tiles(self) -> dict[str, Array]:
+        """Return the pictures that the first parts carry for the grid, in row order."""
+        found: dict[str, list[Array]] = {}
+        for path in sorted(self.parts.glob("*.npz")):
+            with contextlib.suppress(FileError):
+                part = read_npz(path)
+                if "tile_after" not in part:
+                    break
+                for key in ("tile_before", "tile_after"):
+                    if key in part:
+                        found.setdefault(key, []).append(part[key])
+        return {k: np.concatenate(v) for k, v in found.items()}
 
     def merge(self, head: Mapping[str, Array], rows: Sequence[Mapping[str, Any]], arrays: Mapping[str, Array]) -> None:
         """Write `latents.npz` and `samples.jsonl`."""

@@ -7,7 +7,6 @@ how much.
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import DamagedFileError, ShapeError
+from ..files.npz import Npz
 from .arrays import Array, ArrayLike, as_pair, as_rows
 
 _ROWS = 8192  # rows added to the moments at once: 8192 x 2048 float64 = 128 MiB
@@ -76,20 +76,35 @@ class Moments:
         """Write `mu`, `sigma` (the keys of pytorch-fid), `count`, `network` as an npz."""
         np.savez(Path(path), mu=self.mean, sigma=self.cov, count=np.int64(self.count), network=np.str_(self.network))
 
+    def without(self, features: ArrayLike) -> Moments:
+        """Return the moments of the other rows: `features` are rows that were added before."""
+        part = Moments.of(features)
+        rest = self.count - part.count
+        if rest < 2:
+            raise ShapeError(f"{self.count} rows without {part.count} of them leave too few")
+        delta = part.mean - self.mean
+        mean = self.mean - delta * (part.count / rest)
+        scatter = self.scatter - part.scatter - np.outer(delta, delta) * (part.count * self.count / rest)
+        return Moments(mean, scatter, rest, self.network)
+
+    @staticmethod
+    def _numbers(npz: Npz, key: str) -> Array:
+        array = npz[key]
+        if array.dtype.kind not in "fiu":
+            raise DamagedFileError(f"{key!r} holds {array.dtype}, no numbers", where=npz.where)
+        return array.astype(np.float64)
+
     @classmethod
     def load(cls, path: str | Path, *, count: int | None = None) -> Moments:
         """Read what `save` wrote, or another tool's npz of `mu` and `sigma` (then `count` must be given).
 
-        Raises DamagedFileError for anything else: pickled objects, wrong shapes, NaN, a matrix that is no covariance.
+        Raises DamagedFileError for anything else (wrong shapes, NaN, a matrix that is no covariance), UnsafeFileError for
+        pickled objects.
         """
-        path = Path(path)
-        try:
-            with np.load(path, allow_pickle=False) as npz:
-                mu, sigma = npz["mu"].astype(np.float64), npz["sigma"].astype(np.float64)
-                n = int(npz["count"]) if "count" in npz else count
-                network = str(npz["network"]) if "network" in npz else ""
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-            raise DamagedFileError(f"no saved statistics (npz with mu and sigma): {error}", where=str(path)) from None
+        with Npz(path) as npz:
+            mu, sigma = (cls._numbers(npz, key) for key in ("mu", "sigma"))
+            n = int(cls._numbers(npz, "count").sum()) if "count" in npz else count
+            network = str(npz["network"]) if "network" in npz else ""
         if n is None:
             raise DamagedFileError("the statistics do not say of how many images", where=str(path), way_out="Give the count.")
         if n < 2 or mu.ndim != 1 or sigma.shape != (mu.size, mu.size):

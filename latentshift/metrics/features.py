@@ -103,8 +103,8 @@ def extract(network: Features, images: npt.NDArray[np.uint8] | Tensor, *, batch:
     logits: list[Tensor] = []
     for start in range(0, len(images), batch):
         part = images[start : start + batch]
-        # a copy per batch: a memory-mapped or read-only array is no tensor's storage
-        x = torch.tensor(part) if isinstance(part, np.ndarray) else part
+        # a copy per batch: a read-only or flipped array is no storage for a tensor
+        x = torch.from_numpy(np.array(part, order="C")) if isinstance(part, np.ndarray) else part
         out = network(x.to(device))
         features.append(out.features.float().cpu())
         bad = ~torch.isfinite(features[-1]).all(1)

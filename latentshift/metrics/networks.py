@@ -155,6 +155,14 @@ def _to_28(images: Tensor) -> Tensor:
     return to_size(images, 28).float() / 255
 
 
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file; DamagedFileError where it is none."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError, ValueError) as error:
+        raise DamagedFileError(f"not a readable safetensors file: {error}", where=str(path)) from None
+
+
 def _fill(net: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> nn.Module:
     state = {k: v.float() for k, v in tensors.items() if not k.endswith("num_batches_tracked")}
     want = {k: v for k, v in net.state_dict().items() if not k.endswith("num_batches_tracked")}
@@ -181,10 +189,7 @@ def load_network(path: str | Path, *, size: int | None = None, name: str = "") -
     it: `squeezenet112`). Raises DamagedFileError for a damaged file, RequestError for an unknown architecture.
     """
     path = Path(path)
-    try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError, ValueError) as error:
-        raise DamagedFileError(f"not a readable safetensors file: {error}", where=str(path)) from None
+    tensors = read_tensors(path)
     if "fire2.squeeze.weight" in tensors:
         side = size or 227
         if side < 32:

@@ -1,37 +1,87 @@
-"""Metrics of 2-D mixtures: share of high-quality samples, modes, KL over modes, in-mode spread, exact W1."""
+"""2-D mixtures (paper 000 H.1; the DOT paper) and the figures that say how well points cover them."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from ..errors import RequestError, ShapeError
-from .arrays import Array, ArrayLike, as_pair, as_rows
+from ..errors import RequestError, UsageError
+from .arrays import ArrayLike, as_pair
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Mixture:
-    """Isotropic Gaussians of equal weight: `centres` (modes, size), `std` per coordinate."""
+    """Equal round Gaussians in the plane: `means` (modes, 2), one standard deviation `sd`."""
 
-    centres: Array
-    std: float
+    name: str
+    means: tuple[tuple[float, float], ...]
+    sd: float
 
-    def sample(self, rows: int, seed: int, *, balanced: bool = True) -> Array:
-        """Draw (rows, size); `balanced`: the same count in every mode exactly (rows must divide), else modes iid."""
-        draw = np.random.default_rng(seed)
-        modes = len(self.centres)
-        if balanced and rows % modes:
-            raise RequestError(f"{rows} rows do not divide evenly over {modes} modes", way_out="Use balanced=False.")
-        mode = np.repeat(np.arange(modes), rows // modes) if balanced else draw.integers(modes, size=rows)
-        return self.centres[mode] + self.std * draw.normal(size=(rows, self.centres.shape[1]))
+    def sample(self, rows: int, generator: torch.Generator) -> Tensor:
+        """Return (rows, 2) float32 points."""
+        means = torch.tensor(self.means)
+        which = torch.randint(0, len(means), (rows,), generator=generator)
+        return means[which] + self.sd * torch.randn(rows, 2, generator=generator)
+
+    def balanced(self, rows: int, generator: torch.Generator) -> Tensor:
+        """Return (rows, 2) points with the same count in every mode; RequestError where `rows` does not divide."""
+        modes = len(self.means)
+        if rows % modes:
+            raise RequestError(f"{rows} points do not divide evenly over {modes} modes", way_out="Use sample().")
+        means = torch.tensor(self.means).repeat_interleave(rows // modes, 0)
+        return means + self.sd * torch.randn(rows, 2, generator=generator)
 
 
-def grid25() -> Mixture:
-    """The 25 Gaussians of the DOT paper: modes at (2i, 2j)/2.828, i, j in -2..2, std 0.05/2.828."""
-    line = np.arange(-2, 3) * 2 / 2.828
-    return Mixture(np.stack(np.meshgrid(line, line, indexing="ij"), -1).reshape(25, 2), 0.05 / 2.828)
+def _ring() -> Mixture:  # the paper prints cos twice; it is (2 cos, 2 sin)
+    angles = [2 * math.pi * k / 8 for k in range(8)]
+    return Mixture("ring", tuple((2 * math.cos(a), 2 * math.sin(a)) for a in angles), 0.001)
+
+
+def _grid() -> Mixture:
+    line = (-4.0, -2.0, 0.0, 2.0, 4.0)
+    return Mixture("grid", tuple((x, y) for x in line for y in line), 0.0025)
+
+
+MIXTURES: dict[str, Mixture] = {m.name: m for m in (_ring(), _grid())}
+
+_LINE = tuple(2 * i / 2.828 for i in range(-2, 3))
+#: The 25 Gaussians of the DOT paper (Tanaka 2019): sd 0.05, all divided by 2.828 as in its code.
+DOT25 = Mixture("dot25", tuple((x, y) for x in _LINE for y in _LINE), 0.05 / 2.828)
+
+
+def coverage(points: Any, means: Any, *, near: float = 0.1) -> dict[str, float]:
+    """Return how points (rows, 2) cover the modes `means` (modes, 2), in the units of the plane.
+
+    `modes`: modes with at least 1 % of their share within `near` (one point of 100 that should be there). `near`: share of
+    points closer than `near` to a mode. `jsd`: divergence, in nats, between the histogram of nearest modes and the uniform
+    one. `median_distance`: to the nearest mode. Raises UsageError for points that are not (rows, 2).
+
+    >>> coverage([[0.0, 0.0], [0.0, 0.05], [3.0, 0.5], [0.0, 0.0]], [[0.0, 0.0], [3.0, 0.0]])["near"]
+    0.75
+    """
+    p, m = np.asarray(points, np.float64), np.asarray(means, np.float64)
+    if p.ndim != 2 or p.shape[1:] != (2,) or not len(p):
+        raise UsageError(f"2-D points are (rows, 2), not {p.shape}")
+    distance = np.sqrt(((p[:, None] - m[None]) ** 2).sum(2))
+    nearest, d = distance.argmin(1), distance.min(1)
+    close = d < near
+    count = np.bincount(nearest[close], minlength=len(m))
+    share = np.bincount(nearest, minlength=len(m)) / len(p)
+    uniform = np.full(len(m), 1 / len(m))
+    middle = (share + uniform) / 2
+    some = share > 0
+    jsd = 0.5 * float((share[some] * np.log(share[some] / middle[some])).sum() + (uniform * np.log(uniform / middle)).sum())
+    return {
+        "modes": int((count >= 0.01 * len(p) / len(m)).sum()),
+        "near": float(close.mean()),
+        "jsd": max(0.0, jsd),
+        "median_distance": float(np.median(d)),
+    }
 
 
 class ModeMetrics(NamedTuple):
@@ -48,47 +98,42 @@ class ModeMetrics(NamedTuple):
     in_std: float
 
 
-def mode_metrics(samples: ArrayLike, mixture: Mixture, *, radius: float = 4.0) -> ModeMetrics:
-    """Compare samples (n, size) with a mixture; HQ: distance to the nearest centre < `radius` standard deviations."""
-    x, centres = as_pair(samples, mixture.centres)
-    squared = ((x[:, None, :] - centres[None, :, :]) ** 2).sum(2)
+def mode_metrics(points: ArrayLike, mixture: Mixture, *, radius: float = 4.0) -> ModeMetrics:
+    """Compare points (rows, 2) with a mixture; HQ: distance to the nearest mode < `radius` standard deviations."""
+    x, means = as_pair(points, np.asarray(mixture.means))
+    squared = ((x[:, None, :] - means[None, :, :]) ** 2).sum(2)
     mode, nearest = squared.argmin(1), squared.min(1)
-    hq = nearest < (radius * mixture.std) ** 2
-    counts = np.bincount(mode[hq], minlength=len(centres))
+    hq = nearest < (radius * mixture.sd) ** 2
+    counts = np.bincount(mode[hq], minlength=len(means))
     if not hq.any():
         return ModeMetrics(0.0, 0, 0, float("nan"), float("nan"))
     share = counts[counts > 0] / hq.sum()
-    kl = float((share * np.log(len(centres) * share)).sum())
+    kl = float((share * np.log(len(means) * share)).sum())
     in_std = float(np.sqrt(nearest[hq].mean() / x.shape[1]))
-    return ModeMetrics(100 * float(hq.mean()), int((counts >= 1).sum()), int((counts >= 20).sum()), max(kl, 0.0), in_std)
+    modes20 = int((counts >= 20).sum())
+    return ModeMetrics(100 * float(hq.mean()), int((counts >= 1).sum()), modes20, max(kl, 0.0), in_std)
 
 
-def w1(samples_a: ArrayLike, samples_b: ArrayLike) -> float:
-    """Exact 1-Wasserstein distance of two sets of equal size (Euclidean cost, uniform weights), float64.
+def wasserstein1(a: ArrayLike, b: ArrayLike) -> float:
+    """Return the exact Wasserstein-1 distance of two point sets of equal size, (rows, size): Euclidean cost, float64.
 
-    With equal weights the optimal plan is a matching (Birkhoff), found by scipy's assignment solver; 2,000 rows take
-    about a second. Sets of different size need the package POT. Raises RequestError where the package is absent.
+    With equal weights the best plan is a matching (Birkhoff), found by scipy. Cubic in the rows: 2,000 against 2,000 take
+    about a second. Two draws of the same law are not at 0: compare with that. Raises UsageError for two sizes,
+    RequestError without scipy.
     """
-    a, b = as_pair(samples_a, samples_b)
-    cost = np.sqrt(np.maximum(((a[:, None, :] - b[None, :, :]) ** 2).sum(2), 0))
-    if len(a) == len(b):
-        try:
-            from scipy.optimize import linear_sum_assignment
-        except ImportError:
-            raise RequestError("the exact W1 needs scipy", way_out="pip install scipy") from None
-        rows, columns = linear_sum_assignment(cost)
-        return float(cost[rows, columns].mean())
     try:
-        import ot  # type: ignore[import-not-found,unused-ignore]
-    except ImportError:
-        raise ShapeError(
-            f"W1 of {len(a)} against {len(b)} samples needs the package POT",
-            way_out="Give sets of equal size, or: pip install POT",
-        ) from None
-    return float(ot.emd2(np.full(len(a), 1 / len(a)), np.full(len(b), 1 / len(b)), cost, numItermax=10_000_000))
+        from scipy.optimize import linear_sum_assignment
+    except Exception:
+        raise RequestError("the exact Wasserstein distance needs scipy", way_out="pip install scipy.") from None
+    x, y = as_pair(a, b)
+    if len(x) != len(y):
+        raise UsageError(f"two sets of equal size are needed, not {len(x)} and {len(y)} points")
+    cost = np.sqrt(((x[:, None] - y[None]) ** 2).sum(2))
+    rows, columns = linear_sum_assignment(cost)
+    return float(cost[rows, columns].mean())
 
 
-def data_w1(samples: ArrayLike, mixture: Mixture, *, draws: int = 2, seed: int = 0) -> float:
-    """Mean W1 to `draws` fresh balanced data sets of the same size, as the published table has it."""
-    x = as_rows(samples)
-    return float(np.mean([w1(x, mixture.sample(len(x), seed + i)) for i in range(draws)]))
+def w1_to_data(points: ArrayLike, mixture: Mixture, *, draws: int = 2, seed: int = 0) -> float:
+    """Mean W1 to `draws` fresh data sets of the same size, equal counts in every mode."""
+    generator = torch.Generator().manual_seed(seed)
+    return float(np.mean([wasserstein1(points, mixture.balanced(len(points), generator)) for _ in range(draws)]))

@@ -175,9 +175,24 @@ class Strategy:
         return Outcome(state.point, stopped=state.why)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Stay(Strategy):
+    """No move at all: the raw sample, for scoring and as the baseline."""
+
+    name: ClassVar[str] = "stay"
+    needs: ClassVar[Capability] = Capability.NONE
+
+    steps: int = 0  # always 0
+
+    def cost(self) -> Cost:
+        return Cost.of(0, 0)
+
+    def init(self, point0: Tensor, landscape: Landscape, draw: Draw) -> State:
+        return State(point0, *fresh(point0))
+
+
 def options(strategy: Any) -> dict[str, Any]:
     """Return a strategy's options as plain values; a wrapped strategy nests under its own name."""
-
 
     def plain(value: Any) -> Any:
         if isinstance(value, Strategy):

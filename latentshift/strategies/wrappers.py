@@ -196,7 +196,8 @@ class LowerShare(StopAt):
         assert landscape.context.point0 is not None
         scores = landscape.order(landscape.context.point0[: self.rows]).float()
         finite = scores[torch.isfinite(scores)]
-        target = float(torch.quantile(finite, self.share)) if len(finite) else float("inf")
+        some = len(finite) and self.share < 1
+        target = float(torch.quantile(finite, self.share)) if some else float("inf")
         return replace(self, inner=inner, target=target)
 
     def reached(self, value: Tensor, t: Tensor | int) -> Tensor:

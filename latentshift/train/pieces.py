@@ -1,4 +1,4 @@
-"""The pieces of a training run: loss pairs on logits, penalties, augmentation, averaging, spectral norm.
+"""The pieces of a training run: loss pairs on logits, penalties, augmentation, averaging, spectral norm. Shifts: shifts.py.
 
 Sources: the saturating-free BCE, hinge (SNGAN), Wasserstein and least-squares losses as in paper 000 H and J; gradient
 penalty of WGAN-GP and LP; R1. All take raw logits; none of them calls `.backward`.
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, parametrize
 
 from ..layers import LayerNet
 
@@ -83,26 +83,6 @@ class R1:
 
 
 @dataclass(frozen=True)
-class TowardsOther:
-    """Direct adversarial training (paper 002 Eq. 9 to 11), batch form of the published code: D's images move one
-    gradient step towards the mean score of the other side. eps belongs to the batch form (eps / rows for each row)."""
-
-    eps: float = 1.0
-    clamp: tuple[float, float] | None = (-1.0, 1.0)
-
-    def __call__(self, D: Net, real: Tensor, fake: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
-        x = real.detach().requires_grad_(True)
-        f = fake.detach().requires_grad_(True)
-        dx, df = D(x, label).mean(), D(f, label).mean()
-        (gx,) = torch.autograd.grad((dx - df.detach()).abs(), x, retain_graph=True)
-        (gf,) = torch.autograd.grad((df - dx.detach()).abs(), f)
-        x, f = (x - self.eps * gx).detach(), (f - self.eps * gf).detach()
-        if self.clamp is not None:
-            x, f = x.clamp(*self.clamp), f.clamp(*self.clamp)
-        return x, f
-
-
-@dataclass(frozen=True)
 class ShiftAndFlip:
     """Differentiable augmentation: a horizontal flip and a shift by up to `pixels`, drawn per row.
 
@@ -154,19 +134,25 @@ class Average:
                 mine.copy_(theirs)
 
 
-def add_spectral_norm(net: LayerNet) -> LayerNet:
-    """Normalise every weighted layer of `net` by its largest singular value (one power step per forward in training)."""
-    for module in net.stack:
-        if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
-            parametrizations.spectral_norm(module)
+def add_spectral_norm(net: LayerNet, seed: int = 0) -> LayerNet:
+    """Normalise every weighted layer of `net` by its largest singular value (one power step per forward in training).
+
+    Layers that are normalised already stay so. The power iteration starts from `seed`, not from the global random state.
+    """
+    layers = [m for m in net.stack if isinstance(m, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)]
+    with torch.random.fork_rng(sorted({m.weight.get_device() for m in layers if m.weight.is_cuda})):
+        torch.manual_seed(seed)
+        for module in layers:
+            if not parametrize.is_parametrized(module, "weight"):
+                parametrizations.spectral_norm(module)
     return net
 
 
 def baked(net: LayerNet) -> LayerNet:
-    """Return a plain copy of `net` in evaluation mode, spectral norms multiplied into the weights."""
-    was = net.training
-    net.eval()
-    plain = LayerNet(net.entries, where=net.where)
+    """Return a plain copy of `net` in evaluation mode, spectral norms multiplied into the weights; `net` stays as it is."""
+    modes = [(m, m.training) for m in net.modules()]
+    net.eval()  # a spectral norm in training mode would take a power step when its weight is read
+    plain = LayerNet(net.entries, where=net.where, meta=True)
     tensors: dict[str, Tensor] = {}
     for entry, module, blank in zip(net.entries, net.stack, plain.stack, strict=True):
         key = str(entry.get("key", ""))
@@ -176,8 +162,9 @@ def baked(net: LayerNet) -> LayerNet:
                 owner = getattr(owner, part)
             assert isinstance(owner, Tensor)
             short = name.removeprefix("embed.")
-            tensors[f"{key}.{short}"] = owner.detach().clone()
-    net.train(was)
+            tensors[f"{key}.{short}" if key else short] = owner.detach().clone()
+    for m, training in modes:
+        m.training = training
     return plain.load(tensors).eval()
 
 

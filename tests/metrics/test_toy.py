@@ -1,67 +1,61 @@
-"""Metrics of 2-D mixtures: by hand, against POT, and the published rows of real data."""
+"""The 2-D figures against counts done by hand, known distances, and torch's own sampling."""
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import numpy as np
 import pytest
+import torch
 
-from latentshift.errors import RequestError, ShapeError
-from latentshift.metrics.toy import Mixture, data_w1, grid25, mode_metrics, w1
-
-
-def test_by_hand() -> None:
-    """Modes at 0 and 10, std 1: HQ below 4. Samples 0.6, 3.9 in the first; 4.0 is outside; 10 in the second."""
-    two = Mixture(np.array([[0.0, 0.0], [10.0, 0.0]]), 1.0)
-    got = mode_metrics(np.array([[0.6, 0.0], [0.0, 3.9], [0.0, 4.0], [10.0, 0.0]]), two)
-    assert (got.hq, got.modes1, got.modes20) == (75.0, 2, 0)
-    assert got.kl == pytest.approx(2 / 3 * math.log(4 / 3) + 1 / 3 * math.log(2 / 3))
-    assert got.in_std == pytest.approx(math.sqrt((0.36 + 15.21) / 3 / 2))
+from latentshift.errors import UsageError
+from latentshift.metrics.toy import MIXTURES, coverage, wasserstein1
 
 
-def test_one_mode_and_no_mode() -> None:
-    grid = grid25()
-    one = mode_metrics(np.repeat(grid.centres[:1], 30, 0), grid)
-    assert (one.modes1, one.modes20, one.in_std) == (1, 1, 0)
-    assert one.kl == pytest.approx(math.log(25))
-    none = mode_metrics(np.full((5, 2), 50.0), grid)
-    assert (none.hq, none.modes1) == (0, 0)
-    assert math.isnan(none.kl)
-    assert math.isnan(none.in_std)
+def test_the_mixtures_are_those_of_the_paper() -> None:
+    ring, grid = np.array(MIXTURES["ring"].means), np.array(MIXTURES["grid"].means)
+    assert ring.shape == (8, 2)
+    assert np.allclose(np.hypot(*ring.T), 2.0)
+    assert np.allclose(np.linalg.norm(ring - np.roll(ring, 1, 0), axis=1), 4 * math.sin(math.pi / 8))
+    assert {tuple(m) for m in grid} == {(x, y) for x in (-4, -2, 0, 2, 4) for y in (-4, -2, 0, 2, 4)}
+    for name, sd in (("ring", 0.001), ("grid", 0.0025)):
+        points = MIXTURES[name].sample(4000, torch.Generator().manual_seed(0))
+        told = coverage(points, MIXTURES[name].means)
+        assert told["modes"] == len(MIXTURES[name].means)
+        assert told["near"] == 1.0
+        assert told["median_distance"] == pytest.approx(sd * math.sqrt(2 * math.log(2)), rel=0.05)  # Rayleigh's median
+        assert told["jsd"] < 0.002
 
 
-def test_real_data_gives_the_published_row() -> None:
-    """Row "data": HQ 99.9 +- 0.07, all modes, in-std 17.66e-3 +- 0.15e-3, W1 7.7e-3 +- 0.2e-3 (2,000 samples)."""
-    grid = grid25()
-    rows = [mode_metrics(grid.sample(2000, seed), grid) for seed in range(5)]
-    assert np.mean([r.hq for r in rows]) == pytest.approx(99.97, abs=0.07)
-    assert all((r.modes1, r.modes20) == (25, 25) for r in rows)
-    assert np.mean([r.in_std for r in rows]) == pytest.approx(0.01766, abs=0.00015)
-    assert max(r.kl for r in rows) < 1e-3
-    assert data_w1(grid.sample(2000, 100), grid) == pytest.approx(0.0077, abs=0.0004)
-    iid = mode_metrics(grid.sample(2000, 7, balanced=False), grid)
-    assert iid.kl == pytest.approx(0.005, abs=0.004)
+def test_coverage_by_hand() -> None:
+    means = [[0.0, 0.0], [10.0, 0.0]]
+    points = [[0.05, 0.0], [0.0, -0.05], [0.5, 0.0], [3.0, 0.0]]
+    told = coverage(points, means)
+    assert told["modes"] == 1
+    assert told["near"] == 0.5
+    assert told["median_distance"] == pytest.approx(0.275)
+    # all at one of two: 0.5 (1 ln 4/3 + 0.5 ln 2/3 + 0.5 ln 2)
+    assert told["jsd"] == pytest.approx(0.5 * (math.log(4 / 3) + 0.5 * math.log(2 / 3) + 0.5 * math.log(2)))
+    assert coverage(points, means, near=1.0)["near"] == 0.75
 
 
-def test_w1_is_the_best_matching(rng: np.random.Generator) -> None:
-    a, b = rng.normal(size=(6, 2)), rng.normal(size=(6, 2))
-    best = min(np.linalg.norm(a - b[list(p)], axis=1).mean() for p in itertools.permutations(range(6)))
-    assert w1(a, b) == pytest.approx(best)
-    assert w1(a, a[::-1]) == 0.0
-    assert w1(a, a + np.array([3.0, 4.0])) == pytest.approx(5.0)
+def test_a_mode_counts_from_one_percent_of_its_share() -> None:
+    means = [[0.0, 0.0], [10.0, 0.0]]
+    for few, modes in ((4, 1), (5, 2)):  # 5 of 1,000 are 1 % of the half that should be there
+        points = np.zeros((1000, 2))
+        points[:few] = means[1]
+        assert coverage(points, means)["modes"] == modes
 
 
-def test_w1_is_pots_and_takes_sets_of_two_sizes_by_it(rng: np.random.Generator) -> None:
-    ot = pytest.importorskip("ot", reason="POT is the referee")
-    a, b = rng.normal(size=(150, 2)), rng.normal(size=(150, 2)) + 1
-    assert w1(a, b) == pytest.approx(ot.emd2([], [], ot.dist(a, b, "euclidean")), rel=1e-9)
-    assert w1(a, np.repeat(a, 2, 0)) == pytest.approx(0.0, abs=1e-7)
+def test_wasserstein_of_a_shift_is_its_length_whatever_the_order() -> None:
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(60, 2))
+    assert wasserstein1(a, rng.permutation(a) + np.array([3.0, 4.0])) == pytest.approx(5.0)
+    assert wasserstein1(a, a[::-1]) == 0.0
 
 
-def test_uneven_draws_are_refused() -> None:
-    with pytest.raises(RequestError, match="2001 rows"):
-        grid25().sample(2001, 0)
-    with pytest.raises(ShapeError, match="size 3 and 2"):
-        mode_metrics(np.zeros((4, 3)), grid25())
+def test_wrong_shapes_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"\(3, 5\)"):
+        coverage(np.zeros((3, 5)), [[0.0, 0.0]])
+    with pytest.raises(UsageError, match="3 and 4"):
+        wasserstein1(np.zeros((3, 2)), np.zeros((4, 2)))

@@ -11,8 +11,11 @@ from latentshift.engine.run import Engine
 from latentshift.errors import LatentshiftWarning, MissingCapabilityError, RequestError, UsageError
 from latentshift.model import Capability
 from latentshift.space import Normal
+from latentshift.strategies.chain import Chain
 from latentshift.strategies.density import logistic
+from latentshift.strategies.gradient import IFGSM
 from latentshift.strategies.langevin import DDLS, MALA
+from latentshift.strategies.wrappers import KeepBest
 from latentshift.testing.oracles import function_pair, linear_pair, refined
 
 
@@ -102,3 +105,16 @@ def test_calibration_needs_labels_where_the_critic_does():
         Engine(DDLS(pilot_rows=100), pair, reals=reals)
     fitted = Engine(DDLS(pilot_rows=100), pair, reals=(reals, torch.arange(100) % 3)).strategy
     assert fitted.slope > 0
+
+
+def test_reals_reach_the_stages_of_a_chain_and_the_inside_of_a_wrapper():
+
+    pair = linear_pair(returns="critic")
+    reals = torch.randn(500, 2, generator=torch.Generator().manual_seed(0)) @ torch.tensor([[1.0, 0.0], [0.5, 2.0]]) + 0.5
+    inner = DDLS(steps=2, pilot_rows=500)
+    wrapped = Engine(KeepBest(inner=inner), pair, reals=reals).strategy
+    alone = Engine(inner, pair, reals=reals).strategy
+    assert wrapped.inner == alone
+    assert alone.slope is not None
+    chain = Engine(Chain(stages=(IFGSM(steps=1, eps=0.1), inner)), pair, reals=reals).strategy
+    assert chain.stages[1].slope is not None

@@ -30,7 +30,7 @@ def test_o14_kl_drifts_along_the_slope_and_widens():
 )
 def test_the_drift_is_the_derivative_of_the_divergence(divergence, f_prime):
     """The velocity is -grad f'(r) with r = p_g / p_data = exp(-l) (log r, log r / (1 + r), log(1 + r) up to constants)."""
-    pair = linear_pair(shift=0.7)
+    pair = linear_pair(e=0.7)
     strategy = DGflow(steps=1, step_size=1.0, gamma=0.0, divergence=divergence, slope=2.0, intercept=-0.3, temperature=0.8)
     points, run = refined(strategy, pair, 256)
     z = torch.from_numpy(run.chunks[0].z0).double().requires_grad_()
@@ -43,11 +43,11 @@ def test_o20_scale_and_shift():
     flow = DGflow(steps=10, step_size=0.05)
     plain, _ = refined(flow, linear_pair(), 128)
     doubled, _ = refined(replace(flow, slope=0.5), linear_pair(w=(0.6, -0.4)), 128)
-    shifted, _ = refined(flow, linear_pair(shift=5.0), 128)
+    shifted, _ = refined(flow, linear_pair(e=5.0), 128)
     torch.testing.assert_close(doubled, plain, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(shifted, plain, atol=1e-5, rtol=1e-5)
     js, _ = refined(replace(flow, divergence="js"), linear_pair(), 128)
-    moved, _ = refined(replace(flow, divergence="js"), linear_pair(shift=5.0), 128)
+    moved, _ = refined(replace(flow, divergence="js"), linear_pair(e=5.0), 128)
     assert (js - moved).abs().max() > 1e-3  # JS and logD know the level of the ratio
 
 

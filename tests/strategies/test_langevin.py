@@ -197,7 +197,7 @@ def test_burn_in_adapts_each_row_and_then_stops():
 )
 def test_o20_only_differences_of_the_logit_matter_and_the_slope_undoes_its_scale(strategy):
     plain, _ = refined(strategy, linear_pair(), 256)
-    shifted, _ = refined(strategy, linear_pair(shift=5.0), 256)
+    shifted, _ = refined(strategy, linear_pair(e=5.0), 256)
     doubled, _ = refined(replace(strategy, slope=0.5), linear_pair(w=(0.6, -0.4)), 256)
     torch.testing.assert_close(shifted, plain, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(doubled, plain, atol=1e-5, rtol=1e-5)

@@ -163,7 +163,7 @@ def test_error_15_neighbouring_rows_are_not_correlated():
 
 
 def test_o20_a_shift_of_the_critic_changes_only_drs_with_a_fixed_maximum():
-    pair, moved = linear_pair(), linear_pair(shift=4.0)  # representable: 4 + d rounds, so rows near a threshold may differ
+    pair, moved = linear_pair(), linear_pair(e=4.0)  # representable: 4 + d rounds, so rows near a threshold may differ
     for strategy in (MH(steps=10), OBRS(steps=20, pilot_rows=2000)):
         a, b = refined(strategy, pair, 2000)[0], refined(strategy, moved, 2000)[0]
         assert (a == b).all(1).float().mean() > 0.995

@@ -1,0 +1,262 @@
+"""What several commands share: options of models and of the work, talk on stderr, the pair that was asked for."""
+
+from __future__ import annotations
+
+import sys
+import time
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import FileError, UnknownNameError, UsageError
+
+if TYPE_CHECKING:
+    from ..model import Pair
+
+F = Callable[..., Any]
+
+
+def options(*made: Callable[[F], F]) -> Callable[[F], F]:
+    """Return a decorator that adds options in the order written."""
+
+    def add(f: F) -> F:
+        for option in reversed(made):
+            f = option(f)
+        return f
+
+    return add
+
+
+def _config(ctx: click.Context, param: click.Parameter, value: Path | None) -> None:
+    if value is None:
+        return
+    try:
+        rows = tomllib.loads(value.read_text("utf-8"))
+    except OSError as error:
+        raise FileError(f"cannot read the config: {error.strerror}", where=str(value)) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise FileError(f"the config is no TOML: {error}", where=str(value)) from None
+    known = {p.name for p in ctx.command.params if p.name}
+    mine = rows.get(ctx.info_name or "", rows)
+    for key in mine:
+        if key.replace("-", "_") not in known:
+            raise UnknownNameError(
+                "option", key, sorted(known), where=str(value), way_out=f"'{ctx.command_path} --help' lists all."
+            )
+    # a list of --option values may be written as a table
+    ctx.default_map = {
+        k.replace("-", "_"): [f"{a}={b}" for a, b in v.items()] if isinstance(v, dict) else v for k, v in mine.items()
+    }
+
+
+general = options(
+    click.option(
+        "--config",
+        type=click.Path(path_type=Path),
+        is_eager=True,
+        expose_value=False,
+        callback=_config,
+        metavar="FILE",
+        help="A TOML file with any of these options; what is typed wins.",
+    ),
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout and nothing else."),
+    click.option("--quiet", is_flag=True, help="Print warnings and errors only."),
+    click.option("--debug", is_flag=True, help="Print the trace of an error."),
+)
+
+model_options = options(
+    click.option(
+        "--model",
+        "--network",
+        "model",
+        default="fashion32",
+        show_default=True,
+        metavar="REF",
+        help="A name ('latentshift models'), a pair folder, or a file.",
+    ),
+    click.option("--critic", metavar="REF", help="Another critic: a pair folder, or a name ('latentshift critics')."),
+    click.option("--critic-sign", type=click.Choice(["high", "low"]), help="Which way real is on D's scale."),
+    click.option(
+        "--returns", type=click.Choice(["logit", "probability", "critic", "least-squares"]), help="What D's last layer gives."
+    ),
+    click.option("--range", "image_range", metavar="LO,HI", help="The range of G's images."),
+    click.option(
+        "--prior", metavar="KIND", help="The prior of z: normal, uniform, uniform:LO,HI, truncated-normal:BOUND, sphere."
+    ),
+)
+
+start_options = options(
+    click.option("--seeds", metavar="LIST", help="Seeds, as in 0-63,85,100-109.  [default: 0-63]"),
+    click.option("--num", type=int, metavar="N", help="So many seeds from 0 on, in place of --seeds."),
+    click.option(
+        "--latents",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Saved latents (.npz of a run, or .npy) in place of seeds.",
+    ),
+    click.option(
+        "--class",
+        "classes",
+        type=int,
+        multiple=True,
+        metavar="N",
+        help="A class for all samples, or one after the other (repeatable).",
+    ),
+)
+
+work_options = options(
+    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1."),
+    click.option("--chunk", type=int, metavar="N", help="Rows at a time."),
+)
+
+
+@dataclass(frozen=True)
+class Talk:
+    """What a command says: facts on stdout, talk on stderr."""
+
+    quiet: bool = False
+    as_json: bool = False
+
+    def note(self, text: str) -> None:
+        """Say something on stderr unless quiet."""
+        if not self.quiet:
+            print(text, file=sys.stderr)
+
+    def fact(self, text: str) -> None:
+        """Print a result on stdout, unless a JSON document takes its place."""
+        if not self.quiet and not self.as_json:
+            print(text)
+
+
+def seeds_of(seeds: str | None, num: int | None, latents: Path | None) -> list[int] | None:
+    """Return the seeds that were typed, or None where latents were given; refuses two ways at once."""
+    from ..noise import parse_seeds
+
+    given = [name for name, v in (("--seeds", seeds), ("--num", num), ("--latents", latents)) if v is not None]
+    if len(given) > 1:
+        raise UsageError(f"{given[0]} and {given[1]} both choose the start points", way_out="Give one of them.")
+    if latents is not None:
+        return None
+    if num is not None:
+        if num < 1:
+            raise UsageError(f"--num is at least 1, not {num}")
+        return list(range(num))
+    return parse_seeds(seeds or "0-63")
+
+
+def prior_of(text: str) -> Any:
+    """Return the prior of a text such as 'uniform:-1,1'."""
+    from ..space import prior_of_card
+
+    kind, _, numbers = text.partition(":")
+    names = {"uniform": ("low", "high"), "truncated-normal": ("bound", "factor")}.get(kind, ())
+    try:
+        values = [float(v) for v in numbers.split(",")] if numbers else []
+    except ValueError:
+        raise UsageError(f"cannot read the prior {text!r}", where="--prior") from None
+    return prior_of_card({"kind": kind, **dict(zip(names, values, strict=False))})
+
+
+def device_of(name: str) -> Any:
+    """Return the device that was asked for; raises DeviceError where this machine has none such."""
+    import torch
+
+    from ..errors import DeviceError
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"unknown device {name!r}", where="--device", way_out="Write auto, cpu, cuda or cuda:1.") from None
+    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
+        raise DeviceError(
+            f"this machine has no device {name!r}",
+            way_out=f"It has {torch.cuda.device_count()} CUDA devices; use --device cpu.",
+        )
+    if device.type not in ("cpu", "cuda"):
+        raise DeviceError(f"device {name!r} is not supported", way_out="Use cpu or cuda.")
+    return device
+
+
+def pair_of(
+    model: str,
+    critic: str | None = None,
+    critic_sign: str | None = None,
+    returns: str | None = None,
+    image_range: str | None = None,
+    prior: str | None = None,
+    device: str = "auto",
+) -> Pair:
+    """Return the pair that the model options ask for, on its device."""
+    from ..files.folder import is_pair_folder, read_critic
+    from ..files.names import ALIASES, resolve
+
+    if model in ALIASES:
+        print(f"note: {model} stands for {ALIASES[model]}", file=sys.stderr)
+    where = device_of(device)
+    pair = resolve(model)
+    if critic is not None:
+        from .. import registry
+        from ..sampler import as_critic
+
+        if is_pair_folder(Path(critic)):
+            pair = pair.replaced(critic=read_critic(critic))
+        elif critic in registry.names("critics"):
+            pair = pair.replaced(critic=as_critic(registry.get("critics", critic)()))
+        else:
+            other = resolve(critic)
+            pair = pair.replaced(critic=other.need_critic())
+    if pair.critic is not None and (critic_sign or returns):
+        changes: dict[str, Any] = {k: v for k, v in (("real_is", critic_sign), ("returns", returns)) if v}
+        pair = pair.replaced(critic=replace(pair.critic, **changes))
+    if image_range is not None:
+        low, comma, high = image_range.partition(",")
+        try:
+            span = (float(low), float(high))
+        except ValueError:
+            span = (0.0, 0.0)
+        if not comma or not span[0] < span[1]:
+            raise UsageError(
+                f"cannot read the range {image_range!r}", where="--range", way_out="Write LO,HI, as in -1,1 or 0,1."
+            )
+        pair = pair.replaced(image_range=span)
+    if prior is not None:
+        pair = pair.replaced(space=replace(pair.space, prior=prior_of(prior)))
+    return pair.to(where)
+
+
+class Progress:
+    """Rows done, rate, time left and mean gain: a bar on a terminal, a plain line every 10 s elsewhere."""
+
+    def __init__(self, total: int, already: int, talk: Talk) -> None:
+        self.total, self.already, self.talk = total, already, talk
+        self.began = self.last = time.monotonic()
+        self.bar: Any = None
+        if sys.stderr.isatty() and not talk.quiet:
+            from tqdm import tqdm
+
+            self.bar = tqdm(total=total, initial=already, unit="sample", file=sys.stderr, dynamic_ncols=True)
+
+    def __call__(self, done: int, rest: int, gain: float) -> None:
+        if self.bar is not None:
+            self.bar.update(done + self.already - self.bar.n)
+            self.bar.set_postfix_str(f"mean gain {gain:+.3f}")
+            return
+        now = time.monotonic()
+        if now - self.last >= 10:
+            self.last = now
+            rate = done / (now - self.began)
+            left = (rest - done) / rate
+            self.talk.note(
+                f"{done + self.already} of {self.total} samples, {rate:.2f}/s, {left:.0f} s left, mean gain {gain:+.3f}"
+            )
+
+    def close(self) -> None:
+        """End the bar."""
+        if self.bar is not None:
+            self.bar.close()

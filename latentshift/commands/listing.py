@@ -1,0 +1,167 @@
+"""`latentshift models | strategies | critics | recipes [NAME]`: one line each, or a card. No torch."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from typing import Any
+
+import click
+
+from .. import registry
+from ..errors import UnknownNameError
+from .common import general
+
+
+def _table(rows: list[tuple[str, str]]) -> None:
+    width = min(28, max((len(n) for n, _ in rows), default=0))
+    for name, line in rows:
+        room = max(20, 78 - width)
+        first, *more = textwrap.wrap(line, room) or [""]
+        click.echo(f"{name:<{width}}  {first}" if len(name) <= width else f"{name}\n{'':<{width}}  {first}")
+        for text in more:
+            click.echo(f"{'':<{width}}  {text}")
+
+
+def _paragraphs(text: str) -> str:
+    parts = textwrap.dedent(text).strip().split("\n\n")
+    return "\n\n".join(p if p.startswith("    ") else textwrap.fill(" ".join(p.split()), 80) for p in parts)
+
+
+def _show(rows: list[tuple[str, str]], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps([{"name": n, "line": line} for n, line in rows], indent=2))
+    else:
+        _table(rows)
+
+
+@click.command(short_help="what can be loaded")
+@click.argument("name", required=False)
+@general
+def models(name: str | None, as_json: bool, quiet: bool, debug: bool) -> None:
+    """What can be loaded, one line each; with NAME, its card.
+
+    \b
+    Examples:
+      latentshift models
+      latentshift models ring
+    """
+    found, _ = registry.everything("models")
+    if name is None:
+        return _show([(n, registry.one_line(m)) for n, m in found.items()], as_json)
+    if name not in found:
+        raise UnknownNameError("model", name, found)
+    thing = found[name]
+    card = thing.card() if hasattr(thing, "card") else {"line": registry.one_line(thing)}
+    card = {k: v for k, v in card.items() if k != "layers"}
+    if as_json:
+        click.echo(json.dumps(card, indent=2, ensure_ascii=False))
+        return None
+    click.echo(f"{name}: {registry.one_line(thing)}\n")
+    _tree(card)
+
+
+def _tree(value: Any, indent: int = 0) -> None:
+    pad = "  " * indent
+    for key, item in value.items():
+        if isinstance(item, dict):
+            click.echo(f"{pad}{key}:")
+            _tree(item, indent + 1)
+        elif isinstance(item, list) and any(isinstance(v, str | dict) for v in item):
+            click.echo(f"{pad}{key}:")
+            for v in item:
+                text = v if isinstance(v, str) else json.dumps(v, ensure_ascii=False)
+                click.echo(textwrap.fill(text, 80, initial_indent=f"{pad}  - ", subsequent_indent=f"{pad}    "))
+        else:
+            text = item if isinstance(item, str) else json.dumps(item, ensure_ascii=False)
+            click.echo(textwrap.fill(f"{key}: {text}", 80, initial_indent=pad, subsequent_indent=pad + "    "))
+
+
+@click.command(short_help="the methods")
+@click.argument("name", required=False)
+@general
+def strategies(name: str | None, as_json: bool, quiet: bool, debug: bool) -> None:
+    """The refinement methods, one line each; with NAME: options, cost, source, when to use it.
+
+    \b
+    Examples:
+      latentshift strategies
+      latentshift strategies ifgsm
+    """
+    if name is None:
+        found, _ = registry.everything("strategies")
+        return _show([(n, registry.one_line(s)) for n, s in found.items()], as_json)
+    kind = registry.get("strategies", name)
+    docs = registry.option_docs(kind)
+    made = kind()
+    cost = made.cost()
+    source = getattr(kind, "source", "")
+    if as_json:
+        rows = {k: {"default": d.default, "help": d.help} for k, d in docs.items()}
+        click.echo(
+            json.dumps(
+                {"name": name, "doc": kind.__doc__, "source": source, "options": rows, "cost": cost._asdict()},
+                indent=2,
+                default=str,
+            )
+        )
+        return None
+    click.echo(f"{name}\n\n{_paragraphs(kind.__doc__ or '')}\n\nSource: {source}")
+    least = "" if cost.exact else "at most "
+    text = (
+        f"Cost per sample with these defaults: {least}{cost.g_forward:g} forward passes of G, {cost.d_forward:g} of D, "
+        f"{cost.g_backward:g} backward; the final image is one G more."
+    )
+    click.echo(textwrap.fill(text, 80) + "\n\nOptions (--option KEY=VALUE):")
+    for doc in docs.values():
+        default = "none" if doc.default is None else doc.default
+        click.echo(textwrap.fill(f"{doc.name} = {default}  {doc.help}", 80, initial_indent="  ", subsequent_indent="      "))
+    return None
+
+
+@click.command(short_help="the critics")
+@click.argument("name", required=False)
+@general
+def critics(name: str | None, as_json: bool, quiet: bool, debug: bool) -> None:
+    """The critics for --critic, one line each; with NAME, what it is.
+
+    \b
+    Examples:
+      latentshift critics
+    """
+    found, _ = registry.everything("critics")
+    rows = [("D", "the pair's own discriminator (the default)"), ("FOLDER", "the D of any pair folder")]
+    if name is None:
+        return _show(rows + [(n, registry.one_line(c)) for n, c in found.items()], as_json)
+    if name not in found:
+        raise UnknownNameError("critic", name, found)
+    click.echo(f"{name}\n\n{_paragraphs(found[name].__doc__ or '')}")
+    return None
+
+
+@click.command(short_help="named settings")
+@click.argument("name", required=False)
+@click.option("--toml", "as_toml", is_flag=True, help="Print the recipe as TOML.")
+@general
+def recipes(name: str | None, as_toml: bool, as_json: bool, quiet: bool, debug: bool) -> None:
+    """Named settings with their source, one line each; with NAME: every option and the evidence.
+
+    \b
+    Examples:
+      latentshift recipes
+      latentshift recipes auto
+      latentshift recipes advlatgan-z/stl10 --toml
+    """
+    from ..recipe import get_recipe, recipes
+
+    if name is None:
+        return _show([(n, r.line) for n, r in recipes().items()], as_json)
+    recipe = get_recipe(name)
+    if as_json:
+        click.echo(json.dumps(recipe.as_dict(), indent=2))
+    elif as_toml:
+        click.echo(recipe.toml(), nl=False)
+    else:
+        click.echo(f"{recipe.name}: {recipe.line}\n")
+        _tree({k: v for k, v in recipe.as_dict().items() if k not in ("name", "line") and v not in ("", None)})
+    return None

@@ -1,0 +1,417 @@
+"""`latentshift refine`: seeds in, better samples out, with the record of what was done."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import Interrupted, LatentshiftError, LatentshiftWarning, OutputError, UsageError
+from ..recipe import Recipe, get_recipe, parse_option
+from ..registry import get, option_docs
+from .common import Progress, Talk, general, model_options, options, pair_of, seeds_of, start_options, work_options
+
+if TYPE_CHECKING:
+    from ..engine.run import Engine
+    from ..files.record import Recorder
+    from ..model import Pair
+
+
+def _doc(name: str) -> str:
+    from ..strategies.gradient import IFGSM
+
+    text = option_docs(IFGSM)[name].help
+    return text[0].upper() + text[1:] + "."
+
+
+method_options = options(
+    click.option(
+        "--recipe",
+        default="auto",
+        show_default=True,
+        metavar="NAME",
+        help="Named settings ('latentshift recipes'), or a TOML file.",
+    ),
+    click.option("--strategy", metavar="NAME", help="A method ('latentshift strategies') in place of the recipe's."),
+    click.option("--steps", type=int, help=_doc("steps")),
+    click.option("--step-size", metavar="NUMBER", help=_doc("step_size")),
+    click.option("--eps", metavar="NUMBER", help=_doc("eps")),
+    click.option("--norm", type=click.Choice(["inf", "2"]), help=_doc("norm")),
+    click.option("--space", metavar="NAME", help="What moves: z, or another space of the model."),
+    click.option("--objective", metavar="LINK", help="What is climbed: logit, bce, saturating, softplus, hinge, probability."),
+    click.option("--target", type=float, help="End a sample once its score has reached this."),
+    click.option("--keep-best/--last", default=None, help="Hand back the best point of the path, or the last."),
+    click.option("--option", "more", multiple=True, metavar="KEY=VALUE", help="Another option of the strategy (repeatable)."),
+)
+
+
+@click.command(short_help="refine samples")
+@model_options
+@start_options
+@method_options
+@work_options
+@click.option(
+    "--outdir", type=click.Path(path_type=Path), help="Where to write.  [default: the next latentshift-out/NNNNN-...]"
+)
+@click.option("--resume", type=click.Path(path_type=Path), metavar="OUT", help="Go on with a run that was cut.")
+@click.option("--overwrite", is_flag=True, help="Take the place of another run in --outdir.")
+@click.option("--save-before", is_flag=True, help="Also write the unrefined images.")
+@click.option("--grid", "tiles", default="8x8", show_default=True, metavar="WxH", help="Columns and rows of pairs in grid.png.")
+@click.option("--no-metadata", is_flag=True, help="Leave the text chunks out of the PNG files.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done and what it costs; write nothing.")
+@general
+def command(**typed: Any) -> None:
+    """Refine samples of a model and write pictures, latents and a record of the run.
+
+    Without real images nothing here is verified: a rising score of D is no proof of better images.
+
+    \b
+    Examples:
+      latentshift refine
+      latentshift refine --model ring --recipe advlatgan-z/toy --steps 100 --num 500
+      latentshift refine --seeds 0-7,85 --strategy ifgsm --steps 20 --eps 0.3 --save-before
+    """
+    refine(**typed)
+
+
+def _number(text: str | None, name: str) -> Any:
+    if text is None or text.lower() == "none":
+        return text and "none"
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"cannot read {text!r} as a number", where=name, way_out="Write a number, or none.") from None
+
+
+def recipe_of(typed: dict[str, Any]) -> Recipe:
+    """Return the recipe that the method options ask for; wrong values are refused before any model is loaded."""
+    name = typed["recipe"]
+    path = Path(name)
+    recipe = Recipe.from_toml(path.read_text("utf-8"), name) if path.suffix == ".toml" and path.is_file() else get_recipe(name)
+    more = dict(parse_option(text) for text in typed["more"])
+    more = {k: "none" if v is None else v for k, v in more.items()}
+    for key in ("steps", "norm"):
+        if typed[key] is not None:
+            more[key] = typed[key]
+    for key in ("step_size", "eps"):
+        if (value := _number(typed[key], f"--{key.replace('_', '-')}")) is not None:
+            more[key] = value
+    if typed["strategy"] is not None:
+        get("strategies", typed["strategy"])
+    recipe = recipe.changed(
+        strategy=typed["strategy"],
+        keep_best=typed["keep_best"],
+        target=typed["target"],
+        link=typed["objective"],
+        space=typed["space"],
+        **more,
+    )
+    recipe.build()
+    recipe.objective()
+    return recipe
+
+
+def refine(**typed: Any) -> None:
+    """Do what `latentshift refine` does with these options."""
+    from ..files.pictures import parse_grid
+
+    talk = Talk(typed["quiet"], typed["as_json"])
+    resume: Path | None = typed["resume"]
+    record: dict[str, Any] = {}
+    if resume is not None:
+        from ..files.run import read_run
+
+        if typed["outdir"] is not None and typed["outdir"] != resume:
+            raise UsageError("--resume and --outdir name two folders", way_out="Give --resume alone.")
+        record = read_run(resume)
+        if record.get("status") == "complete":
+            talk.note(f"{resume} is complete: nothing is left to do")
+            return
+        typed = _taken_up(typed, record)
+    seeds = seeds_of(typed["seeds"], typed["num"], typed["latents"])
+    recipe = recipe_of(typed)
+    if typed["chunk"] is not None and typed["chunk"] < 1:
+        raise UsageError(f"--chunk is at least 1, not {typed['chunk']}")
+    tiles = parse_grid(typed["tiles"])
+    caught: list[str] = []
+    with _listening(caught):
+        _work(typed, talk, seeds, recipe, tiles, resume, record, caught)
+
+
+#: options that the record keeps, so that `--resume OUT` needs nothing else
+_KEPT = (
+    *("model", "critic", "critic_sign", "returns", "image_range", "prior"),
+    *("seeds", "num", "latents", "classes"),
+    *("recipe", "strategy", "steps", "step_size", "eps", "norm", "space", "objective", "target", "keep_best", "more"),
+    *("device", "chunk", "save_before", "tiles", "no_metadata"),
+)
+
+
+def _taken_up(typed: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of the run that was cut; what is typed anew must agree with it."""
+    source = click.get_current_context().get_parameter_source
+    then = record["request"]
+    now = dict(typed)
+    for key in _KEPT:
+        old = then.get(key)
+        old = tuple(old) if isinstance(old, list) else Path(old) if key == "latents" and old else old
+        new = typed[key]
+        typed_now = str(source(key)).endswith(("COMMANDLINE", "ENVIRONMENT"))
+        if typed_now and new != old and key not in ("device", "chunk"):
+            from ..errors import RequestError
+
+            name = f"--{key.replace('_', '-')}"
+            raise RequestError(
+                f"cannot go on with this run: {name} changed from {old!r} to {new!r}", way_out="Start a new run."
+            )
+        if not (typed_now and key in ("device", "chunk")):
+            now[key] = old
+    return now
+
+
+@contextlib.contextmanager
+def _listening(caught: list[str]) -> Iterator[None]:
+    show = warnings.showwarning
+
+    def keep(message: Warning | str, category: type[Warning], *rest: Any, **named: Any) -> None:
+        if issubclass(category, LatentshiftWarning):
+            if str(message) in caught:
+                return
+            caught.append(str(message))
+        show(message, category, *rest, **named)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", LatentshiftWarning)
+        warnings.showwarning = keep
+        yield
+
+
+def _work(
+    typed: dict[str, Any],
+    talk: Talk,
+    seeds: list[int] | None,
+    recipe: Recipe,
+    tiles: tuple[int, int],
+    resume: Path | None,
+    record: dict[str, Any],
+    caught: list[str],
+) -> None:
+    outdir: Path | None = typed["outdir"]
+    if outdir is not None and resume is None and not typed["dry_run"]:
+        _writable(outdir, typed["overwrite"])  # before anything slow
+    from ..engine.run import Engine, Settings
+    from ..files.record import Recorder
+    from ..files.run import lock, next_folder, refuse_changes
+
+    keys = ("model", "critic", "critic_sign", "returns", "image_range", "prior", "device")
+    pair = pair_of(**{k: typed[k] for k in keys})
+    z0, numbers, labels, names = _start(typed, pair, seeds)
+    if recipe.space not in pair.spaces:
+        from ..errors import RequestError
+
+        raise RequestError(f"{pair.name!r} has no space {recipe.space!r}", way_out=f"It has: {', '.join(pair.spaces)}.")
+    request = {k: str(typed[k]) if isinstance(typed[k], Path) else typed[k] for k in _KEPT}
+    chunk = typed["chunk"] or record.get("chunk_asked")
+    engine = Engine(
+        recipe.build(),
+        pair,
+        objective=recipe.objective(),
+        space=pair.spaces[recipe.space],
+        settings=Settings(chunk=chunk, images=False),
+        fitted=None,
+    )
+    if labels is None:
+        labels = engine.labels_of(numbers)
+        if labels is not None:
+            talk.note(
+                f"note: no --class was given: each sample's class (0 to {(pair.classes or 1) - 1}) is drawn from its seed"
+            )
+    if typed["dry_run"]:
+        return _dry(talk, engine, recipe, pair, z0, numbers, labels, names, typed)
+    folder = resume or outdir or next_folder(Path("latentshift-out"), f"{pair.name}-{recipe.strategy}")
+    recorder = Recorder(
+        folder,
+        pair,
+        recipe.as_dict(),
+        numbers,
+        names,
+        labels,
+        space=pair.spaces[recipe.space],
+        request=request,
+        before=typed["save_before"],
+        metadata=not typed["no_metadata"],
+        tiles=tiles,
+    )
+    if resume is None:
+        recorder.prepare(overwrite=typed["overwrite"] or (outdir is not None and folder.is_dir() and not any(folder.iterdir())))
+    with lock(folder):
+        todo = list(range(len(numbers)))
+        if resume is not None:
+            refuse_changes(
+                record,
+                {"model_sha256": pair.sha256, "recipe": recipe.as_dict(), "latentshift": recorder.head()["latentshift"]},
+                folder,
+            )
+            done = set(recorder.folder.rows_done())
+            todo = [i for i in todo if i not in done]
+            talk.note(f"going on with {folder}: {len(done)} of {len(numbers)} samples are there")
+        recorder.begin(chunk_asked=chunk or engine.run_.chunk)
+        talk.note(_plan_line(pair, len(todo), recipe, engine))
+        _refine_into(folder, recorder, engine, z0, numbers, labels, todo, talk, caught)
+
+
+def _writable(outdir: Path, overwrite: bool) -> None:
+    from ..files.run import RunFolder
+
+    if overwrite:
+        if outdir.exists() and not outdir.is_dir():
+            raise OutputError("the output folder is a file", where=str(outdir), way_out="Give another --outdir.")
+        return
+    RunFolder.prepare(outdir)
+
+
+def _start(typed: dict[str, Any], pair: Pair, seeds: list[int] | None) -> tuple[Any, list[int], Any, list[str]]:
+    """Return latents, seeds, labels and file stems of all rows."""
+    import numpy as np
+    import torch
+
+    from .. import noise
+    from ..files.latents import read_latents
+    from ..sampler import _labels, row_names
+
+    labels: Any = None
+    if seeds is None:
+        z, numbers, labels = read_latents(typed["latents"], pair)
+        by_seed = numbers is not None
+        numbers = numbers if numbers is not None else noise.row_seeds(z)
+    else:
+        numbers, by_seed = seeds, True
+        z = noise.latents(seeds, pair.space.shape, pair.space.prior)
+    if typed["classes"]:
+        labels = np.resize(np.array(typed["classes"]), len(numbers))
+    z0 = torch.from_numpy(np.ascontiguousarray(z))
+    return z0, numbers, _labels(labels, len(numbers), pair), row_names(numbers, by_seed)
+
+
+def _refine_into(
+    folder: Path,
+    recorder: Recorder,
+    engine: Engine,
+    z0: Any,
+    numbers: list[int],
+    labels: Any,
+    todo: list[int],
+    talk: Talk,
+    caught: list[str],
+) -> None:
+    progress = Progress(len(numbers), len(numbers) - len(todo), talk)
+    work, at = engine.run_.ledger.copy(), time.perf_counter()
+
+    def put(chunk: Any) -> None:
+        nonlocal work, at
+        recorder.put(chunk, engine.run_.ledger - work, time.perf_counter() - at)
+        work, at = engine.run_.ledger.copy(), time.perf_counter()
+
+    again = f"latentshift refine --resume {folder}"
+    try:
+        if todo:
+            rows = None if labels is None else labels[todo]
+            engine.run(z0[todo], [numbers[i] for i in todo], rows, images0=True, on_chunk=put, progress=progress, ids=todo)
+    except KeyboardInterrupt:
+        progress.close()
+        recorder.finish(engine.run_, status="interrupted", warnings=caught)
+        done = len(recorder.folder.rows_done())
+        raise Interrupted(
+            f"interrupted: {done} of {len(numbers)} samples are finished", where=str(folder), way_out=f"Go on with: {again}"
+        ) from None
+    except LatentshiftError as error:
+        progress.close()
+        with contextlib.suppress(LatentshiftError, OSError):
+            recorder.finish(engine.run_, status="failed", warnings=caught)
+        if isinstance(error, OutputError):
+            raise OutputError(
+                error.what, where=error.where, way_out=f"What is finished is kept; then go on with: {again}"
+            ) from error
+        raise
+    progress.close()
+    record = recorder.finish(engine.run_, warnings=caught)
+    _summary(talk, folder, record)
+
+
+def _plan_line(pair: Pair, rows: int, recipe: Recipe, engine: Engine) -> str:
+    return f"{pair.name}: {rows} samples, {recipe.name} ({recipe.strategy}, {engine.strategy.steps} steps), {engine.run_.plan}"
+
+
+def _summary(talk: Talk, folder: Path, record: dict[str, Any]) -> None:
+    if talk.as_json:
+        click.echo(
+            json.dumps({"outdir": str(folder), **{k: v for k, v in record.items() if k != "request"}}, indent=2, default=str)
+        )
+        return
+    stopped, ledger = record["stopped"], record["ledger"]
+    talk.fact(
+        f"score by the critic: {record['score_before']:.4g} before, {record['score_after']:.4g} after "
+        f"(mean gain {record['gain']:+.4g})"
+    )
+    kept = stopped.get("good_already", 0)
+    share = f"{record['raised']:.0%} of {record['rows']} samples rose"
+    talk.fact(share + (f"; {kept} were left alone (their score was above the median already)" if kept else ""))
+    talk.fact(
+        f"cost: {ledger['g_forward']} passes of G, {ledger['d_forward']} of D, {ledger['g_backward']} backward; "
+        f"{record['seconds']['refine']:.1f} s"
+    )
+    talk.fact("unverified: no real images were given, and the judge here is the critic that was climbed")
+    talk.fact(f"written to {folder} (grid.png, latents.npz, samples.jsonl, run.json)")
+
+
+def _dry(
+    talk: Talk,
+    engine: Engine,
+    recipe: Recipe,
+    pair: Pair,
+    z0: Any,
+    numbers: list[int],
+    labels: Any,
+    names: list[str],
+    typed: dict[str, Any],
+) -> None:
+    """Print plan, files and an estimate from one small chunk with one step and with two."""
+    from ..engine.run import Engine as Again  # the type's name is taken
+
+    rows = min(8, len(numbers))
+    took = []
+    inner = engine.strategy
+    for _ in range(2):
+        trial = Again(inner, pair, objective=engine.objective, space=engine.space, settings=engine.settings, fitted=inner)
+        before = time.perf_counter()
+        trial.run(z0[:rows], numbers[:rows], None if labels is None else labels[:rows], images0=True)
+        took.append(time.perf_counter() - before)
+    seconds = min(took) / rows * len(numbers)
+    cost = engine.strategy.cost()
+    files = [f"{names[0]}.png … {names[-1]}.png", "latents.npz", "samples.jsonl", "run.json", "grid.png"]
+    plan = {
+        "model": pair.name,
+        "samples": len(numbers),
+        "recipe": recipe.as_dict(),
+        "plan": engine.run_.plan,
+        "cost_per_sample": {**cost._asdict(), "final_images": 1},
+        "estimate_seconds": round(seconds, 2),
+        "files": files,
+    }
+    if talk.as_json:
+        click.echo(json.dumps(plan, indent=2, default=str))
+        return
+    talk.fact(_plan_line(pair, len(numbers), recipe, engine))
+    least = "" if cost.exact else "at most "
+    talk.fact(
+        f"cost per sample: {least}{cost.g_forward:g} passes of G, {cost.d_forward:g} of D, {cost.g_backward:g} backward, "
+        "and the images before and after"
+    )
+    talk.fact(f"about {seconds:.1f} s on {pair.device} (from {rows} samples)")
+    talk.fact(f"would write {', '.join(files)}")

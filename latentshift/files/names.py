@@ -1,0 +1,103 @@
+"""From a reference to a pair: one resolver everywhere.
+
+A reference is a known name (`latentshift models`), a path (a pair folder, or a file of a family that a plug-in reads), or
+`plugin:NAME`. Things registered under `latentshift.models` are either pairs (`line`, `card()`, `load()`) or families of files
+(`line`, `sniff(path)`, `read(path)`).
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import registry
+from ..errors import FileError, UnknownNameError
+
+if TYPE_CHECKING:
+    from ..model import Pair
+
+DEFAULT_MODEL = "fashion32"
+
+
+@dataclass(frozen=True)
+class BundledPair:
+    """A pair folder inside a package."""
+
+    name: str
+    line: str
+    package: str = "latentshift"
+    kind: str = "pair"
+
+    @property
+    def folder(self) -> Path:
+        """Where the folder lies."""
+        return Path(str(importlib.resources.files(self.package))) / "data" / self.name
+
+    def card(self) -> dict[str, Any]:
+        """Return the folder's card; no network is built, torch is not imported."""
+        card: dict[str, Any] = json.loads((self.folder / "card.json").read_text("utf-8"))
+        return card
+
+    def load(self) -> Pair:
+        """Return the pair."""
+        from .folder import read_pair
+
+        return read_pair(self.folder)
+
+
+FASHION32 = BundledPair("fashion32", "Fashion-MNIST garments, 1x32x32, hinge with spectral norm (bundled, the default)")
+RING = BundledPair("ring", "eight Gaussians on a ring, 2-D latent and 2-D points (bundled, paper 000 H.1)")
+GRID = BundledPair("grid", "twenty-five Gaussians on a grid, 2-D latent and 2-D points (bundled, paper 000 H.1)")
+
+ALIASES = {"stylegan2-afhq": "stylegan2-afhqcat"}
+
+
+def resolve(reference: str) -> Pair:
+    """Return the pair of a reference. Raises UnknownNameError with near matches, FileError for what cannot be read."""
+    name = ALIASES.get(reference, reference).removeprefix("plugin:")
+    path = Path(reference).expanduser()
+    if name in registry.names("models"):
+        thing = registry.get("models", name)
+        if getattr(thing, "kind", "pair") == "pair":
+            pair: Pair = thing.load()
+            return pair
+    if path.exists():
+        return read_path(path)
+    if looks_like_a_path(reference):
+        raise FileError("no such file or folder", where=reference)
+    raise UnknownNameError("model", reference, pair_names(), way_out="'latentshift models' lists all; a path works too.")
+
+
+def looks_like_a_path(reference: str) -> bool:
+    """Whether a reference that names nothing known was meant as a path."""
+    return "/" in reference or "\\" in reference or reference.startswith((".", "~")) or bool(Path(reference).suffix)
+
+
+def pair_names() -> list[str]:
+    """Return the names that `resolve` knows."""
+    found = registry.everything("models")[0]
+    return [n for n, thing in found.items() if getattr(thing, "kind", "pair") == "pair"] + list(ALIASES)
+
+
+def read_path(path: Path) -> Pair:
+    """Return the pair of a folder or file: a pair folder, else the first family that recognises it."""
+    from .folder import is_pair_folder, read_pair
+
+    if is_pair_folder(path):
+        return read_pair(path)
+    for thing in registry.everything("models")[0].values():
+        if getattr(thing, "kind", "pair") == "family" and thing.sniff(path):
+            pair: Pair = thing.read(path)
+            return pair
+    if path.is_dir():
+        raise FileError(
+            "not a pair folder: it has no card.json",
+            where=str(path),
+            way_out="See 'the pair folder' in the docs, or give a file.",
+        )
+    raise FileError(
+        "no installed model family recognises this file", where=str(path), way_out="'latentshift plugins' lists them."
+    )

@@ -1,0 +1,229 @@
+"""From finished chunks to a run's folder: what every way of running writes the same.
+
+`Recorder.put` takes chunks as the engine ends them; `finish` merges what lies there, also what an earlier process left.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .. import __version__
+from ..engine.run import Chunk, Run
+from ..landscape import Ledger
+from ..model import Pair
+from ..space import Space
+from .pictures import Bytes, grid, save_png, to_bytes
+from .run import Array, RunFolder, reason
+
+_TILES = 64  # rows that the grid may show, kept in the parts
+
+
+class Recorder:
+    """Writes a run. `seeds`, `names`, `labels` are those of all rows of the run, in order."""
+
+    def __init__(
+        self,
+        path: Path,
+        pair: Pair,
+        recipe: Mapping[str, Any],
+        seeds: Sequence[int],
+        names: Sequence[str],
+        labels: Any,
+        *,
+        space: Space,
+        request: Mapping[str, Any] | None = None,
+        before: bool = False,
+        metadata: bool = True,
+        tiles: tuple[int, int] = (8, 8),
+    ) -> None:
+        self.pair, self.recipe, self.space = pair, dict(recipe), space
+        self.seeds, self.names = list(seeds), list(names)
+        self.labels = None if labels is None else np.asarray(torch.as_tensor(labels).cpu())
+        self.tiles = tiles
+        self.request = dict(request or {})
+        text = {"Software": f"latentshift {__version__}", "model": pair.name, "recipe": str(recipe.get("name", ""))}
+        self.folder = RunFolder(path, span=pair.image_range, text=text if metadata else None, before=before)
+        self.began = time.time()
+        self.pictures = len(pair.image_shape or (1, 1, 1)) == 3
+
+    def prepare(self, *, overwrite: bool = False) -> None:
+        """Make the folder ready; raises OutputError where it cannot take a run."""
+        RunFolder.prepare(self.folder.path, overwrite=overwrite)
+
+    def head(self) -> dict[str, Any]:
+        """Return the part of the record that is known before the work."""
+        return {
+            "latentshift": __version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "model": self.pair.name,
+            "source": self.pair.source,
+            "model_sha256": self.pair.sha256,
+            "recipe": self.recipe,
+            "space": self.space.name,
+            "seeds": len(self.seeds),
+            "request": self.request,
+        }
+
+    def begin(self, **more: Any) -> None:
+        """Write the record of a run under way."""
+        self.folder.start({**self.head(), **more, "status": "running"})
+
+    def put(self, chunk: Chunk, work: Ledger, seconds: float = 0.0) -> None:
+        """Write a finished chunk; `work` and `seconds` are what it took."""
+        names = [self.names[i] for i in chunk.rows]
+        arrays: dict[str, Array] = {
+            "z0": chunk.z0,
+            "point0": chunk.point0,
+            "point": chunk.point,
+            "score0": chunk.score0.astype(np.float32),
+            "score": chunk.score.astype(np.float32),
+            "stopped": chunk.stopped,
+            "evaluations": chunk.evaluations,
+            "trace": chunk.trace.mean(1)[None].repeat(len(chunk.rows), 0),
+            "work": np.array([[*work.as_tuple(), round(seconds * 1e6)]] + [[0] * 5] * (len(chunk.rows) - 1), np.int64),
+        }
+        if chunk.accepted is not None:
+            arrays["accepted"] = chunk.accepted
+        after = before = None
+        if self.pictures:
+            after = to_bytes(chunk.images, self.pair.image_range)
+            before = None if chunk.images0 is None else to_bytes(chunk.images0, self.pair.image_range)
+            shown = min(_TILES, self.tiles[0] * self.tiles[1])
+            if int(chunk.rows[0]) < shown:
+                # the parts of rows that the grid shows carry their pictures; all others an empty array of the same rank
+                arrays["tile_after"] = after
+                if before is not None:
+                    arrays["tile_before"] = before
+        else:
+            arrays["x"] = chunk.images
+            if chunk.images0 is not None:
+                arrays["x0"] = chunk.images0
+        self.folder.put(chunk.rows, arrays, names, after, before)
+
+    def finish(self, run: Run, *, status: str = "complete", ledger: Ledger | None = None, **more: Any) -> dict[str, Any]:
+        """Merge what is finished, draw the grid, write the last record, and return it."""
+        done = self.folder.finished()
+        record = {**self.head(), **more, "status": status}
+        if done:
+            rows = done["rows"].astype(int)
+            self.folder.merge(
+                {
+                    "seeds": np.array([self.seeds[i] for i in rows], np.int64),
+                    "space": np.array(self.space.name),
+                    "model_sha256": np.array(self.pair.sha256),
+                },
+                self._samples(done, rows),
+                self._latents(done, rows),
+            )
+            work = done["work"].sum(0)
+            ledger = ledger or Ledger(*(int(v) for v in work[:4]))
+            gain = done["score"] - done["score0"]
+            trace_weights = done["trace"]
+            record |= {
+                "rows": len(rows),
+                "ledger": ledger.as_dict(),
+                "seconds": {**run.seconds, "refine": float(work[4]) / 1e6 or run.seconds.get("refine", 0.0)},
+                "score_before": float(np.nanmean(done["score0"])),
+                "score_after": float(np.nanmean(done["score"])),
+                "gain": float(np.nanmean(gain)),
+                "raised": float(np.nanmean(gain > 0)),
+                "score_per_step": [float(v) for v in np.nanmean(trace_weights, 0)],
+                "stopped": {reason(c): int((done["stopped"] == c).sum()) for c in np.unique(done["stopped"])},
+            }
+            spent = record["seconds"]["refine"]
+            record["samples_per_second"] = len(rows) / spent if spent else None
+            self._grid(done, rows)
+        record |= {
+            "fit": {"ledger": run.fit_ledger.as_dict(), "pilot_seeds": run.pilot_seeds, "found": _found(run)},
+            "plan": run.plan,
+            "chunk": run.chunk,
+            "precision": "fp32",
+            "device": str(self.pair.device),
+            "peak_memory_mb": _peak_memory(),
+            "warnings": list(run.notes) + list(more.get("warnings", [])),
+        }
+        self.folder.end(record)
+        return record
+
+    def _latents(self, done: Mapping[str, Array], rows: Array) -> dict[str, Array]:
+        plain_space = self.space.name == "z"
+        out: dict[str, Array] = {"z0": done["z0"].astype(np.float32)}
+        if plain_space:
+            out["z"] = done["point"].astype(np.float32)
+        else:
+            out |= {"point0": done["point0"].astype(np.float32), "point": done["point"].astype(np.float32)}
+        if self.labels is not None:
+            out["labels"] = self.labels[rows].astype(np.int64)
+        out |= {"score0": done["score0"], "score": done["score"]}
+        return out | {k: done[k] for k in ("accepted", "x0", "x") if k in done}
+
+    def _samples(self, done: Mapping[str, Array], rows: Array) -> list[dict[str, Any]]:
+        d = (done["point"] - done["point0"]).reshape(len(rows), -1)
+        return [
+            {
+                "seed": self.seeds[i],
+                "label": None if self.labels is None else int(self.labels[i]),
+                "score_before": done["score0"][k],
+                "score_after": done["score"][k],
+                "gain": done["score"][k] - done["score0"][k],
+                "displacement_l2": float(np.sqrt((d[k].astype(np.float64) ** 2).sum())),
+                "displacement_linf": float(np.abs(d[k]).max()),
+                "evaluations": int(done["evaluations"][k]),
+                "stopped": reason(done["stopped"][k]),
+                "image": f"{self.names[i]}.png" if self.pictures else None,
+                "judge_before": None,
+                "judge_after": None,
+            }
+            for k, i in enumerate(rows)
+        ]
+
+    def _grid(self, done: Mapping[str, Array], rows: Array) -> None:
+        columns, lines = self.tiles
+        shown = min(columns * lines, len(rows), _TILES if self.pictures else 10**6)
+        gain = done["score"] - done["score0"]
+        what = "before above after, gain in the critic's score" if self.pictures else "mean gain"
+        title = f"{self.pair.name}, {self.recipe.get('name', '')}: {what} (mean {np.nanmean(gain):+.3f})"
+        if self.pictures:
+            tiles = self.folder.tiles()
+            after: Bytes | None = tiles.get("tile_after")
+            if after is None:
+                return
+            before = tiles.get("tile_before")
+            labels = [self.names[i] if self.labels is None else f"{self.names[i]} · {self.labels[i]}" for i in rows[:shown]]
+            image = grid(
+                None if before is None else before[:shown],
+                after[:shown],
+                labels,
+                gain[:shown].tolist(),
+                columns=columns,
+                title=title,
+            )
+        else:
+            from .pictures import scatter
+
+            if done["x"].ndim != 2 or done["x"].shape[1] != 2:
+                return
+            image = scatter(done.get("x0"), done["x"], title=title)
+        save_png(self.folder.path / "grid.png", image)
+
+
+def _found(run: Run) -> dict[str, Any]:
+    from ..strategies.base import options
+
+    return {"strategy": type(run.strategy).__name__, **options(run.strategy)}
+
+
+def _peak_memory() -> float | None:
+    try:
+        import resource
+    except ImportError:
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
