@@ -110,7 +110,8 @@ def test_calibration_needs_labels_where_the_critic_does():
 def test_reals_reach_the_stages_of_a_chain_and_the_inside_of_a_wrapper():
 
     pair = linear_pair(returns="critic")
-    reals = torch.randn(500, 2, generator=torch.Generator().manual_seed(0)) @ torch.tensor([[1.0, 0.0], [0.5, 2.0]]) + 0.5
+    reals = torch.randn(500, 2, generator=torch.Generator().manual_seed(0)) @ torch.tensor([[1.0, 0.0], [0.5, 2.0]])
+    reals = reals + torch.tensor([1.0, -1.0])
     inner = DDLS(steps=2, pilot_rows=500)
     wrapped = Engine(KeepBest(inner=inner), pair, reals=reals).strategy
     alone = Engine(inner, pair, reals=reals).strategy
