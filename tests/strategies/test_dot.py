@@ -152,7 +152,7 @@ def test_target_space_asks_d_alone_and_keeps_the_image_range():
 
 
 def test_target_space_refuses_latents():
-    with pytest.raises(RequestError, match="moves images, not points of 'z'. Use --space image"):
+    with pytest.raises(RequestError, match="moves images, not points of 'z'"):
         refined(DOTTarget(k=1.0), linear_pair())
 
 
