@@ -30,10 +30,14 @@ from latentshift.noise import latents
 from latentshift.space import Uniform
 from latentshift.strategies.base import Strategy
 from latentshift.strategies.cma import Tarsier
+from latentshift.strategies.collaborative import Collaborative
+from latentshift.strategies.dot import DOT, DOTTarget
 from latentshift.strategies.evolution import BestOfN, EvolGAN
 from latentshift.strategies.flow import DGflow
 from latentshift.strategies.gradient import IFGSM, MIFGSM, PGD
 from latentshift.strategies.langevin import DDLS, MALA, REPGAN, Ex2MCMC
+from latentshift.strategies.polarity import Polarity
+from latentshift.strategies.selection import DRS, MH, OBRS
 from latentshift.strategies.wrappers import KeepBest
 
 # ruff: noqa: E501 (a table)
@@ -42,7 +46,9 @@ SAMPLES = 2000
 COLUMNS = ("HQ %", "modes1", "modes20", "KL", "in-std x 1e3", "W1 x 1e3", "dz", "F", "Bk", "acc")
 FLOORS = {"HQ %": 1.0, "modes1": 1, "modes20": 1, "KL": 0.005, "in-std x 1e3": 0.3, "W1 x 1e3": 8, "dz": 0.002, "acc": 0.005}
 
-# mean and spread over 20 seeds (5 where starred), measured with an independent prototype on the same pair
+# mean and spread over 20 seeds (5 where starred), measured with an independent prototype on the same pair. Known to be off there:
+# the in-std of "best of 100" is 28.10 by importance weights on 400,000 draws, not 27.66. The decaying rows start at twice the
+# plain step, so that the path is as long; Tarsier's 0.1 is in latent units, ours in standard deviations of the prior.
 STATED = """
 raw | 38.4 .83 | 25 | 17.1 .9 | .1462 .0144 | 31.29 .42 | 141.3 4.6 | - | 0 | 0 |
 I-FGSM l_inf eps=0.02 | 52.9 1.12 | 25 | 22.0 .8 | .0870 .0100 | 28.75 .32 | 110.2 7.4 | .026 .0001 | 50 | 50 |
@@ -81,6 +87,26 @@ DGflow KL raw, eta=.001 | 90.7 .56 | 25 | 25 | .0222 .0047 | 25.09 .25 | 77.1 13
 DGflow KL cal, eta=.001 | 94.5 .56 | 25 | 25 | .0169 .0038 | 22.13 .25 | 76.2 13.0 | .090 .0012 | 50 | 50 |
 DGflow JS cal, eta=.001 | 91.0 .63 | 25 | 24.9 .2 | .0247 .0048 | 23.07 .30 | 75.6 11.7 | .079 .0010 | 50 | 50 |
 DGflow logD cal, eta=.001 | 92.6 .52 | 25 | 25 | .0187 .0042 | 24.84 .25 | 76.2 13.5 | .078 .0010 | 50 | 50 |
+DOT target, K=2, Adam .01, n=100* | 68.3 .31 | 25 | 25 | .0325 .0098 | 23.26 .38 | 103.0 6.2 | - | 100 | 100 |
+naive target (no cost), Adam .01, n=100* | 100.0 .00 | 25 | 25 | .0070 .0023 | 17.27 .15 | 74.4 12.5 | - | 100 | 100 |
+DOT latent k=3.13, SGD .01 | 69.8 .93 | 25 | 23.7 .5 | .0735 .0101 | 31.23 .39 | 92.2 11.6 | .030 .0008 | 50 | 50 |
+DOT latent k=1, SGD .01 | 88.5 .71 | 25 | 24.1 .4 | .0431 .0051 | 26.90 .24 | 81.3 13.1 | .060 .0011 | 50 | 50 |
+DOT latent k=3.13, Adam .01 | 72.2 .92 | 25 | 23.9 .2 | .0645 .0085 | 31.01 .33 | 90.0 12.2 | .034 .0008 | 50 | 50 |
+DOT latent k=3.13, SGD .01, exact subgradient* | 67.0 .86 | 25 | 23.6 .5 | .0816 .0054 | 31.32 .30 | 94.9 11.4 | .024 .0005 | 50 | 50 |
+DOT latent k=10.9, SGD .01 | 42.7 .91 | 25 | 18.8 .8 | .1363 .0137 | 31.64 .41 | 130.5 4.8 | .007 .0001 | 50 | 50 |
+MH K=20 cal | 57.3 .89 | 25 | 18.1 1.1 | .2816 .0180 | 30.05 .32 | 549.7 10.0 | - | 21 | 0 | .578 .003
+MH K=100 cal* | 56.4 1.05 | 25 | 17.0 .0 | .2859 .0155 | 30.23 .35 | 556.6 17.1 | - | 101 | 0 | .562 .001
+MH K=640 cal* | 58.6 .56 | 25 | 18.6 .5 | .2752 .0163 | 30.02 .22 | 556.6 9.7 | - | 641 | 0 | .559 .000
+MH K=100 raw* | 44.2 .90 | 25 | 18.8 1.1 | .1525 .0141 | 31.02 .26 | 239.0 22.9 | - | 101 | 0 | .834 .000
+MH K=100 T=.1* | 79.3 .53 | 20.2 .8 | 11.4 .5 | 1.0586 .0379 | 28.78 .27 | 1166.4 15.2 | - | 101 | 0 | .169 .001
+DRS p80 cal | 52.9 .83 | 25 | 18.1 1.1 | .2220 .0202 | 30.16 .28 | 435.8 18.7 | - | 3.10 .05 | 0 | .322 .004
+OBRS K=2 cal | 53.2 1.06 | 25 | 17.2 1.0 | .2399 .0218 | 30.17 .32 | 445.3 13.4 | - | 1.96 .05 | 0 | .505 .008
+OBRS K=5 cal | 57.1 .99 | 24.9 .3 | 17.8 1.1 | .2904 .0163 | 29.95 .34 | 567.5 22.8 | - | 4.91 .1 | 0 | .203 .003
+OBRS K=5 T=.1 | 69.9 1.10 | 22.1 1.1 | 14.1 .9 | .6663 .0251 | 29.54 .34 | 999.8 11.6 | - | 4.81 .1 | 0 | .206 .004
+collaborative, lambda=.001 | 96.0 .48 | 25 | 25 | .0139 .0033 | 20.52 .29 | 77.0 13.6 | .128 .0014 | 51 | 50 |
+polarity rho=-0.5* | 62.6 1.79 | 24.8 .4 | 18.6 .9 | .2793 .0097 | 31.53 .24 | 281.4 20.0 | - | 10 | 20 |
+polarity rho=-1* | 74.5 2.67 | 23.2 .4 | 14.4 .9 | .8218 .1048 | 36.05 2.15 | 749.7 77.2 | - | 10 | 20 |
+polarity rho=+0.5* | 13.4 .66 | 24.4 .5 | 1.4 1.7 | .1179 .0241 | 32.12 .69 | 256.8 9.0 | - | 10 | 20 |
 best of 20 | 81.4 .76 | 14.4 1.0 | 9.3 .7 | 1.2896 .0206 | 29.72 .28 | 1289.3 8.8 | - | 20 | 0 |
 best of 100* | 91.0 .57 | 6.4 .5 | 3.8 .4 | 2.0965 .0063 | 27.66 .19 | 1387.2 4.2 | - | 100 | 0 |
 """
@@ -133,6 +159,24 @@ ROWS = [
     Row("DGflow KL cal, eta=.001", DGflow(steps=50, step_size=0.001, **CAL)),
     Row("DGflow JS cal, eta=.001", DGflow(steps=50, step_size=0.001, divergence="js", **CAL)),
     Row("DGflow logD cal, eta=.001", DGflow(steps=50, step_size=0.001, divergence="logd", **CAL)),
+    Row("DOT target, K=2, Adam .01, n=100*", DOTTarget(steps=100, k=2.0, offset=1e-3), space="image"),
+    Row("naive target (no cost), Adam .01, n=100*", DOTTarget(steps=100, k=1e-6), space="image"),
+    Row("DOT latent k=3.13, SGD .01", DOT(steps=50, k=3.13, offset=1e-3)),
+    Row("DOT latent k=1, SGD .01", DOT(steps=50, k=1.0, offset=1e-3)),
+    Row("DOT latent k=3.13, Adam .01", DOT(steps=50, k=3.13, offset=1e-3, optimizer="adam")),
+    Row("DOT latent k=3.13, SGD .01, exact subgradient*", DOT(steps=50, k=3.13)),
+    Row("DOT latent k=10.9, SGD .01", DOT(steps=50, k=10.9, offset=1e-3)),
+    Row("MH K=20 cal", MH(steps=20, **CAL)),
+    Row("MH K=100 cal*", MH(steps=100, **CAL)),
+    Row("MH K=640 cal*", MH(steps=640, **CAL), long=True),
+    Row("MH K=100 raw*", MH(steps=100, **RAW)),
+    Row("MH K=100 T=.1*", MH(steps=100, **COLD)),
+    Row("DRS p80 cal", DRS(**CAL)),
+    Row("OBRS K=2 cal", OBRS(budget=2.0, **CAL)),
+    Row("OBRS K=5 cal", OBRS(budget=5.0, **CAL)),
+    Row("OBRS K=5 T=.1", OBRS(budget=5.0, **COLD)),
+    Row("collaborative, lambda=.001", Collaborative(steps=50, step_size=0.001)),
+    *[Row(f"polarity rho={r:+g}*".replace("+-", "-"), Polarity(steps=10, rho=r, projection=2)) for r in (-0.5, -1, 0.5)],
     Row("best of 20", BestOfN(steps=20)),
     Row("best of 100*", BestOfN(steps=100)),
 ]
@@ -195,16 +239,18 @@ def measure(row: Row, pair: Pair, seed: int, samples: int = SAMPLES, transport: 
         "modes20": modes.modes20,
         "KL": modes.kl,
         "in-std x 1e3": 1e3 * modes.in_std,
-        "F": cost.d_forward,
-        "Bk": cost.d_backward,
+        "F": max(cost.g_forward, cost.d_forward),
+        "Bk": max(cost.g_backward, cost.d_backward),
         "seconds": 1000 * seconds / samples,
     }
     if transport:
         out["W1 x 1e3"] = 1e3 * w1_to_data(chunk.images, DOT25, seed=10**6 + seed)
-    if chunk.point.shape == chunk.z0.shape:
-        out["dz"] = float(np.linalg.norm(chunk.point - chunk.z0, axis=1).mean())
+    out["dz"] = float(np.linalg.norm(chunk.point - chunk.point0, axis=1).mean())
     if chunk.extra and "acceptance" in chunk.extra:
         out["acc"] = float(chunk.extra["acceptance"].mean())
+    if chunk.extra and chunk.accepted is not None and "tries" in chunk.extra:
+        out["F"] = float(chunk.extra["tries"].sum() / chunk.accepted.sum())
+        out["acc"] = 1 / out["F"]
     return out
 
 

@@ -148,7 +148,7 @@ def test_a_classifiers_class_logit(tmp_path):
     own = ClassLogit(str(tmp_path), margin=True)
     torch.testing.assert_close(own.score(images, labels), logits.log_softmax(1)[torch.arange(6), labels])
     assert own.classes == 4
-    with pytest.raises(RequestError, match="no class. Give class_index"):
+    with pytest.raises(RequestError, match="was given no class"):
         own.score(images)
     with pytest.raises(UsageError, match="classes 0 to 3"):
         ClassLogit(str(tmp_path), class_index=4)
@@ -160,7 +160,7 @@ def test_a_classifiers_class_logit(tmp_path):
 
 
 def test_folders_that_hold_no_classifier_are_refused(tmp_path):
-    with pytest.raises(FileError, match="no card.json"):
+    with pytest.raises(FileError, match="no classifier here"):
         ClassLogit(str(tmp_path / "none"))
     (tmp_path / "card.json").write_text("[1]")
     with pytest.raises(DamagedFileError, match="not the card of a judge"):

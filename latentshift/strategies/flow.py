@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ..errors import UsageError
 from ..lazy import torch
-from .base import Cost, Info, State, ended, fresh, need_positive
+from .base import Cost, Info, State, ended, fresh, need_positive, sigmoid
 from .density import DensityRatio
 from .evolution import taken
 from .langevin import finite_rows
@@ -63,7 +63,7 @@ class DGflow(DensityRatio):
         ratio = self.log_ratio(value).double()
         if self.divergence == "kl":
             return torch.ones_like(value)
-        return torch.sigmoid(ratio if self.divergence == "js" else -ratio).to(value.dtype)
+        return sigmoid(ratio if self.divergence == "js" else -ratio).to(value.dtype)
 
     def init(self, point0: Tensor, landscape: Landscape, draw: Draw) -> State:
         return State(point0, *fresh(point0))

@@ -152,7 +152,7 @@ def test_target_space_asks_d_alone_and_keeps_the_image_range():
 
 
 def test_target_space_refuses_latents():
-    with pytest.raises(RequestError, match="moves images, not points of 'z'. Use --space image"):
+    with pytest.raises(RequestError, match="moves images, not points of 'z'"):
         refined(DOTTarget(k=1.0), linear_pair())
 
 
@@ -250,3 +250,18 @@ def test_latent_dot_reaches_the_stated_quality(gaussians):
     near = torch.cdist(images, centres).min(1).values < 4 * 0.0176803
     assert abs(100 * float(near.float().mean()) - 88.5) < 4  # 3 standard errors
     assert points.abs().max() <= 1
+
+
+def test_error_9_a_conditional_run_uses_the_optimizer_and_the_transport_cost():
+    pair = labelled_pair()
+    options = {"steps": 4, "step_size": 0.01, "k": 1.5, "support": "free"}
+    start, _ = refined(DOT(steps=0), pair, 32)
+    sgd, _ = refined(DOT(**options), pair, 32)
+    adam, _ = refined(DOT(**options, optimizer="adam"), pair, 32)
+    label = Draw(torch.arange(32)).bits(0, "label", 1)[:, 0] * 3 >> 32
+    flat = label == 0  # slope 1 below k = 1.5: the cost keeps these rows where they are
+    assert 3 < int(flat.sum()) < 29
+    for moved in (sgd, adam):
+        assert torch.equal(moved[flat], start[flat])
+        assert not (moved[~flat] == start[~flat]).any()
+    assert not torch.allclose(sgd[~flat], adam[~flat])

@@ -15,7 +15,7 @@ from latentshift.strategies.aeot import AEOT
 from latentshift.strategies.chain import Chain
 from latentshift.strategies.collaborative import Collaborative
 from latentshift.strategies.dot import DOT, DOTTarget
-from latentshift.strategies.gradient import IFGSM
+from latentshift.strategies.gradient import IFGSM, PGD
 from latentshift.strategies.mining import PairMining
 from latentshift.strategies.polarity import Polarity, Truncation
 from latentshift.strategies.selection import DRS, MH, OBRS
@@ -37,6 +37,7 @@ STRATEGIES = {
     "truncation-redraw": Truncation(psi=0.4, form="redraw"),
     "pair-mining": PairMining(steps=5, eps=0.3),
     "ae-ot": AEOT(codes=torch.randn(7, SIZE, generator=torch.Generator().manual_seed(0)), iterations=20, samples=256),
+    "pgd-l2": PGD(steps=3, eps=0.3, norm="2"),
     "chain": Chain(stages=[IFGSM(steps=2, eps=0.1), OBRS(steps=1, pilot_rows=64)], tries=3),
 }
 SAMPLED = {"mh", "drs", "obrs", "obrs-drop", "truncation", "truncation-redraw", "ae-ot"}  # no gradient is asked
