@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import LatentshiftWarning, MissingCapabilityError, NumericError, RequestError, ShapeError, UsageError
 from .lazy import torch
-from .space import Normal, Prior, Space
+from .space import ImageSpace, Normal, Prior, Space
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +30,7 @@ class Capability(enum.Flag):
 
     NONE = 0
     CRITIC = enum.auto()  # there is a score at all
-    GRADIENT = enum.auto()  # images and score are differentiable
+    GRADIENT = enum.auto()  # images and score are differentiable (a G without a critic is taken to be)
     LOGIT = enum.auto()  # the score is a log odds of real against generated, as trained
     CALIBRATED = enum.auto()  # ... and was fitted to be one on held-out images
     FEATURES = enum.auto()  # D gives features
@@ -234,13 +234,17 @@ class Pair:
 
     @property
     def capabilities(self) -> Capability:
-        flags = self.extra | (self.critic.capabilities if self.critic else Capability.NONE)
+        flags = self.extra | (self.critic.capabilities if self.critic else Capability.GRADIENT)
         return flags | (Capability.LABELS if self.classes else Capability.NONE)
 
     @property
     def spaces(self) -> dict[str, Space]:
-        """All spaces by name, the plain one first."""
-        return {self.space.name: self.space, **self.more_spaces}
+        """All spaces by name, the plain one first; the images themselves last."""
+        found = {self.space.name: self.space, **self.more_spaces}
+        if self.image_shape is not None:
+            low, high = self.image_range
+            found.setdefault("image", ImageSpace(shape=self.image_shape, low=low, high=high))
+        return found
 
     @property
     def D(self) -> Callable[..., Any]:

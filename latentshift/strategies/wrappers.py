@@ -45,12 +45,24 @@ class Wrapper(Strategy):
         return self.inner.width
 
     @property
+    def rounds(self) -> int:
+        return self.inner.rounds
+
+    @property
     def tells_start(self) -> bool:  # type: ignore[override]
         return self.inner.tells_start
 
     @property
+    def rejects(self) -> bool:  # type: ignore[override]
+        return self.inner.rejects
+
+    @property
     def pilot(self) -> int:
         return self.inner.pilot
+
+    @property
+    def pilot_with_reals(self) -> int:
+        return max(self.pilot, self.inner.pilot_with_reals)
 
     def cost(self) -> Cost:
         return self.inner.cost()

@@ -1,15 +1,23 @@
-"""Pairs whose refinement has a closed form: a linear one, a quadratic one, and any pair with its calls counted."""
+"""Pairs whose refinement has a closed form (a linear one, a quadratic one, any function), a pair with its calls counted, and
+the short way from a strategy to the points that it makes."""
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..engine.run import Engine, Run, Settings
 from ..model import Critic, Pair
-from ..space import Normal, Prior, Space, rows_sum
+from ..noise import latents
+from ..objective import Term
+from ..space import Normal, Prior, Space, Uniform, rows_sum
+from ..strategies.base import Strategy
+
+V = (0.3, -0.25)  # the slope of the default linear pair's score in z
 
 
 class _Linear(nn.Module):
@@ -30,6 +38,7 @@ def linear_pair(
     e: float = 0.0,
     prior: Prior | None = None,
     returns: str = "logit",
+    differentiable: bool = True,
 ) -> Pair:
     """Return G(z) = A z + c, d(x) = w.x + e. The score is v.z + const with v = A^T w.
 
@@ -41,7 +50,7 @@ def linear_pair(
     shift = torch.zeros(A.shape[0]) if c is None else torch.as_tensor(c, dtype=torch.float32)
     G = _Linear(A, shift).eval()
     D = _Linear(w[None], torch.tensor([float(e)])).eval()
-    critic = Critic(D, "linear", returns)
+    critic = Critic(D, "linear", returns, differentiable=differentiable)
     space = Space("z", (A.shape[1],), prior or Normal())
     return Pair(G, critic, space, "linear", image_shape=(A.shape[0],))
 
@@ -101,3 +110,41 @@ def counted(pair: Pair) -> CountedPair:
     critic = replace(pair.critic, call=D) if pair.critic else None
     out.pair = pair.replaced(G=G, critic=critic)
     return out
+
+
+def function_pair(f: Any, size: int, prior: Prior, *, returns: str = "critic", differentiable: bool = True) -> Pair:
+    """Return the pair G(z) = z, d(x) = f(x) for a function of rows (rows, size) -> (rows,)."""
+    return Pair(lambda z: z, Critic(f, "f", returns, differentiable=differentiable), Space("z", (size,), prior), "function")
+
+
+@functools.cache  # twenty thousand seeds take seconds
+def _drawn(first: int, rows: int, shape: tuple[int, ...], prior: Prior) -> torch.Tensor:
+    return torch.from_numpy(latents(range(first, first + rows), shape, prior))
+
+
+def refined(
+    strategy: Strategy,
+    pair: Pair,
+    rows: int = 64,
+    *,
+    z0: torch.Tensor | None = None,
+    first: int = 0,
+    reals: Any = None,
+    objective: Term | None = None,
+    **settings: Any,
+) -> tuple[torch.Tensor, Run]:
+    """Return the points (rows, *shape) that a strategy makes of seeds `first`, `first` + 1, ..., and the run."""
+    seeds = range(first, first + rows)
+    if z0 is None:
+        prior = pair.space.prior
+        draw = _drawn if type(prior) in (Normal, Uniform) else _drawn.__wrapped__
+        z0 = draw(first, rows, pair.space.shape, prior).clone()
+    settings.setdefault("chunk", -(-rows // 8) * 8)
+    run = Engine(strategy, pair, objective=objective, settings=Settings(**settings), reals=reals).run(z0, seeds)
+    return torch.cat([torch.from_numpy(c.point) for c in run.chunks]), run
+
+
+def column(run: Run, name: str) -> torch.Tensor:
+    """Return a column of a run's chunks, or a number of the method's own, as one tensor."""
+    parts = [(c.extra or {}).get(name) if name in (c.extra or {}) else getattr(c, name) for c in run.chunks]
+    return torch.cat([torch.as_tensor(p) for p in parts])
