@@ -175,7 +175,8 @@ ROWS = [
     Row("OBRS K=2 cal", OBRS(budget=2.0, **CAL)),
     Row("OBRS K=5 cal", OBRS(budget=5.0, **CAL)),
     Row("OBRS K=5 T=.1", OBRS(budget=5.0, **COLD)),
-    Row("collaborative, lambda=.001", Collaborative(steps=50, step_size=0.001)),
+    Row("collaborative, lambda=.001", Collaborative(steps=50, step_size=0.001, loss="score")),
+    # the stated rows share one pool of 20,000 draws; here each row has its own, so that powers far from 0 are nearer to the prior
     *[Row(f"polarity rho={r:+g}*".replace("+-", "-"), Polarity(steps=10, rho=r, projection=2)) for r in (-0.5, -1, 0.5)],
     Row("best of 20", BestOfN(steps=20)),
     Row("best of 100*", BestOfN(steps=100)),
