@@ -34,7 +34,7 @@ def test_any_two_callables(callables):
     if callables == "functions":
         g, d = G, D
         G, D = (lambda z: g(z)), (lambda x: d(x))
-    result = Sampler(G, D).refine(torch.randn(20, 6), strategy="ifgsm", steps=5)
+    result = Sampler(G, D, recipe="advlatgan-z/ball").refine(torch.randn(20, 6), steps=5)
     assert result.images.shape == (20, 3, 4, 4)
     assert bool((result.gain > 0).all())
     assert len(result) == 20
