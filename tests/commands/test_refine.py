@@ -61,7 +61,7 @@ def test_what_a_run_writes(whole):
     lines = [json.loads(line) for line in (whole / "samples.jsonl").read_text().splitlines()]
     assert [r["seed"] for r in lines] == [*range(20), 85]
     fields = "seed label score_before score_after gain displacement_l2 displacement_linf evaluations stopped image"
-    assert set(lines[0]) == {*fields.split(), "judge_before", "judge_after"}  # noqa: SIM905
+    assert set(lines[0]) == {*fields.split(), "judge_before", "judge_after"}
     assert all((r["gain"] == 0) == (r["stopped"] == "good_already") or r["gain"] >= 0 for r in lines)
     with Image.open(whole / "seed0085.png") as picture:
         assert picture.size == (32, 32)
