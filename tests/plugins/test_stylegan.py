@@ -485,8 +485,8 @@ def test_pairs_have_their_spaces_and_climb_in_each(name: str) -> None:
     context = Context(torch.arange(rows), label)
     plain = pair.generate(z, label)
     noisy = not (name.startswith("sg3") or "emaonly" in name)
-    assert list(pair.spaces) == ["z", "w", "w+", *(["noise", "z+noise"] if noisy else [])]
-    for space in pair.spaces.values():
+    assert list(pair.more_spaces) == ["w", "w+", *(["noise", "z+noise"] if noisy else [])]
+    for space in (pair.space, *pair.more_spaces.values()):
         point = space.enter(pair, z, context)
         assert tuple(point.shape) == (rows, *space.shape)
         land = Landscape(pair, context._replace(point0=point), space=space)

@@ -83,12 +83,12 @@ def test_o11_a_quadratic_critic_shrinks_onto_a_ball(target):
 def test_o20_only_the_critic_over_k_matters():
     strategy = DOT(steps=25, step_size=0.02, k=0.25, support="free")
     plain, _ = refined(strategy, linear_pair(), 64)
-    scaled, _ = refined(replace(strategy, k=0.5), linear_pair(w=(0.6, -0.4), shift=5.0), 64)
+    scaled, _ = refined(replace(strategy, k=0.5), linear_pair(w=(0.6, -0.4), e=5.0), 64)
     assert torch.equal(plain, scaled)
     fitted = [refined(DOT(steps=0, k=None), p, 8)[1] for p in (linear_pair(),)]
     assert fitted[0].strategy.k is None  # nothing is learned where nothing moves
     k1 = refined(DOT(steps=1), linear_pair(), 8)[1].strategy.k
-    k2 = refined(DOT(steps=1), linear_pair(w=(0.6, -0.4), shift=5.0), 8)[1].strategy.k
+    k2 = refined(DOT(steps=1), linear_pair(w=(0.6, -0.4), e=5.0), 8)[1].strategy.k
     assert k2 == pytest.approx(2 * k1, rel=1e-4)
 
 

@@ -176,7 +176,7 @@ def test_o20_a_shift_of_the_critic_changes_only_drs_with_a_fixed_maximum():
 def test_a_calibration_on_real_images_makes_the_chain_exact():
     # data N(A m, A A^T) with m = 2 v: the slope is 2, whatever the scale of the critic
     pair = linear_pair(returns="critic")
-    a = pair.G.weight
+    a = pair.G.A.detach()
     reals = (torch.randn(5000, 2, generator=torch.Generator().manual_seed(5)) + 2 * torch.tensor(V)) @ a.T
     points, run = refined(MH(steps=30), pair, 5000, reals=reals)
     assert run.strategy.slope == pytest.approx(2.0, abs=0.2)
