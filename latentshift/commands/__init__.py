@@ -21,6 +21,7 @@ from ..errors import LatentshiftError
 COMMANDS: dict[str, tuple[str, str]] = {
     "refine": ("refine", "refine samples; write pictures, latents and a record"),
     "score": ("score", "score and rank seeds or saved latents"),
+    "report": ("report", "make the page of a run again from its record"),
     "models": ("listing", "what can be loaded, one line each; a card"),
     "strategies": ("listing", "the methods, one line each; options, cost, source"),
     "critics": ("listing", "the critics, one line each"),

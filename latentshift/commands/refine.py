@@ -15,7 +15,8 @@ import click
 from ..errors import Interrupted, LatentshiftError, LatentshiftWarning, OutputError, UsageError
 from ..recipe import Recipe, get_recipe, parse_option
 from ..registry import get, option_docs
-from .common import Progress, Talk, general, model_options, options, pair_of, seeds_of, start_options, work_options
+from .common import MODEL_KEYS, Progress, Talk, general, model_options, options, pair_of, seeds_of, start_options, work_options
+from .summary import close
 
 if TYPE_CHECKING:
     from ..engine.run import Engine
@@ -64,6 +65,8 @@ method_options = options(
 @click.option("--save-before", is_flag=True, help="Also write the unrefined images.")
 @click.option("--grid", "tiles", default="8x8", show_default=True, metavar="WxH", help="Columns and rows of pairs in grid.png.")
 @click.option("--no-metadata", is_flag=True, help="Leave the text chunks out of the PNG files.")
+@click.option("--gif", is_flag=True, help="Also write the path of each sample as an animated picture (path/seed0000.gif).")
+@click.option("--no-report", is_flag=True, help="Leave the page (report.html) out.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done and what it costs; write nothing.")
 @general
 def command(**typed: Any) -> None:
@@ -146,10 +149,10 @@ def refine(**typed: Any) -> None:
 
 #: options that the record keeps, so that `--resume OUT` needs nothing else
 _KEPT = (
-    *("model", "critic", "critic_sign", "returns", "image_range", "prior"),
+    *("model", "factory", "z_size", "critic", "critic_sign", "returns", "image_range", "prior"),
     *("seeds", "num", "latents", "classes"),
     *("recipe", "strategy", "steps", "step_size", "eps", "norm", "space", "objective", "target", "keep_best", "more"),
-    *("device", "chunk", "save_before", "tiles", "no_metadata"),
+    *("device", "chunk", "save_before", "tiles", "no_metadata", "gif", "no_report"),
 )
 
 
@@ -209,8 +212,9 @@ def _work(
     from ..files.record import Recorder
     from ..files.run import lock, next_folder, refuse_changes
 
-    keys = ("model", "critic", "critic_sign", "returns", "image_range", "prior", "device")
-    pair = pair_of(**{k: typed[k] for k in keys})
+    pair = pair_of(**{k: typed[k] for k in MODEL_KEYS})
+    if typed["gif"] and len(pair.image_shape or ()) != 3:
+        raise UsageError(f"{pair.name!r} makes points, not pictures", where="--gif", way_out="Leave --gif out.")
     z0, numbers, labels, names = _start(typed, pair, seeds)
     if recipe.space not in pair.spaces:
         from ..errors import RequestError
@@ -263,7 +267,7 @@ def _work(
             talk.note(f"going on with {folder}: {len(done)} of {len(numbers)} samples are there")
         recorder.begin(chunk_asked=chunk or engine.run_.chunk)
         talk.note(_plan_line(pair, len(todo), recipe, engine))
-        _refine_into(folder, recorder, engine, z0, numbers, labels, todo, talk, caught)
+        _refine_into(folder, recorder, engine, z0, numbers, labels, todo, talk, caught, typed)
 
 
 def _writable(outdir: Path, overwrite: bool) -> None:
@@ -309,6 +313,7 @@ def _refine_into(
     todo: list[int],
     talk: Talk,
     caught: list[str],
+    typed: dict[str, Any],
 ) -> None:
     progress = Progress(len(numbers), len(numbers) - len(todo), talk)
     work, at = engine.run_.ledger.copy(), time.perf_counter()
@@ -341,33 +346,30 @@ def _refine_into(
         raise
     progress.close()
     record = recorder.finish(engine.run_, warnings=caught)
-    _summary(talk, folder, record)
+    close(talk, folder, record, _extras(folder, typed, talk, engine, z0, numbers, labels, recorder.names))
+
+
+def _extras(
+    folder: Path, typed: dict[str, Any], talk: Talk, engine: Engine, z0: Any, seeds: list[int], labels: Any, names: list[str]
+) -> list[str]:
+    """Write what was asked for beside the record, and return the names of all files."""
+    files = [n for n in ("grid.png", "latents.npz", "samples.jsonl", "run.json", "thumbs.npz") if (folder / n).is_file()]
+    if typed["gif"]:
+        from ..report.path import write_gifs
+
+        talk.note("walking the paths again for the animations")
+        write_gifs(folder, engine, z0, seeds, labels, names)
+        files.append("path/*.gif")
+    if not typed["no_report"]:
+        from ..report.page import write_report
+
+        write_report(folder)
+        files.insert(0, "report.html")
+    return files
 
 
 def _plan_line(pair: Pair, rows: int, recipe: Recipe, engine: Engine) -> str:
     return f"{pair.name}: {rows} samples, {recipe.name} ({recipe.strategy}, {engine.strategy.steps} steps), {engine.run_.plan}"
-
-
-def _summary(talk: Talk, folder: Path, record: dict[str, Any]) -> None:
-    if talk.as_json:
-        click.echo(
-            json.dumps({"outdir": str(folder), **{k: v for k, v in record.items() if k != "request"}}, indent=2, default=str)
-        )
-        return
-    stopped, ledger = record["stopped"], record["ledger"]
-    talk.fact(
-        f"score by the critic: {record['score_before']:.4g} before, {record['score_after']:.4g} after "
-        f"(mean gain {record['gain']:+.4g})"
-    )
-    kept = stopped.get("good_already", 0)
-    share = f"{record['raised']:.0%} of {record['rows']} samples rose"
-    talk.fact(share + (f"; {kept} were left alone (their score was above the median already)" if kept else ""))
-    talk.fact(
-        f"cost: {ledger['g_forward']} passes of G, {ledger['d_forward']} of D, {ledger['g_backward']} backward; "
-        f"{record['seconds']['refine']:.1f} s"
-    )
-    talk.fact("unverified: no real images were given, and the judge here is the critic that was climbed")
-    talk.fact(f"written to {folder} (grid.png, latents.npz, samples.jsonl, run.json)")
 
 
 def _dry(
@@ -395,6 +397,7 @@ def _dry(
     seconds = min(took) / rows * len(numbers)
     cost = engine.strategy.cost()
     files = [f"{names[0]}.png … {names[-1]}.png", "latents.npz", "samples.jsonl", "run.json", "grid.png"]
+    files += [] if typed["no_report"] else ["report.html"]
     plan = {
         "model": pair.name,
         "samples": len(numbers),
