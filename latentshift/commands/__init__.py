@@ -22,10 +22,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "refine": ("refine", "refine samples; write pictures, latents and a record"),
     "score": ("score", "score and rank seeds or saved latents"),
     "report": ("report", "make the page of a run again from its record"),
+    "inspect": ("inspect", "what a file holds; no network is built"),
+    "fetch": ("fetch", "download and check a file, no more"),
     "models": ("listing", "what can be loaded, one line each; a card"),
     "strategies": ("listing", "the methods, one line each; options, cost, source"),
     "critics": ("listing", "the critics, one line each"),
     "recipes": ("listing", "named settings, one line each; a card"),
+    "plugins": ("plugins", "what is installed and what it adds"),
+    "completion": ("completion", "the completion script of bash, zsh or fish"),
 }
 
 

@@ -7,7 +7,7 @@
   const samples = data.samples;
   const byIndex = new Map(samples.map((s) => [s.i, s]));
   const points = data.points || null;
-  const BATCH = 48;
+  const BATCH = points ? 20 : innerWidth < 600 ? 24 : 48;
   const choice = new Map();
   let order = [], drawn = 0, open = null;
 
@@ -40,7 +40,7 @@
       img.decoding = "async"; img.loading = "lazy"; img.src = src(code);
       box.append(img);
     } else box.append(make("span", "gap", "no picture " + what));
-    box.append(make("span", "tag", what + (same ? " (the same)" : "")));
+    box.append(make("span", "tag", what + (same ? " (same)" : "")));
     return box;
   };
   const card = (s) => {
@@ -276,11 +276,17 @@
         const q = from[k], [x, y] = px([q[0] + (p[0] - q[0]) * at, q[1] + (p[1] - q[1]) * at]);
         pen.beginPath(); pen.arc(x, y, few ? 3 : 2, 0, 7); pen.fill();
       });
+      pen.globalAlpha = 1; pen.fillStyle = style.getPropertyValue("--soft"); pen.font = "12px system-ui, sans-serif";
+      const [left, right, bottom, top] = [cx - span / 2, cx + span / 2, cy - span / 2, cy + span / 2].map((v) => text(v));
+      pen.fillText("x " + left, 2, size - 4); pen.textAlign = "right"; pen.fillText(right, size - 2, size - 4);
+      pen.textAlign = "left"; pen.fillText("y " + top, 2, 12); pen.fillText(bottom, 2, size - 20);
       canvas.setAttribute("aria-label", points.after.length + " points " + (at ? "after" : "before") + " refinement, x from "
         + text(low(xs)) + " to " + text(high(xs)) + ", y from " + text(low(ys)) + " to " + text(high(ys)));
     }
   }
   if (points) {
+    $("hint").lastChild.remove(); $("hint").lastChild.remove(); // no large view of a point
+    $("hint").lastChild.textContent = " takes it back.";
     $("plane").hidden = false;
     $("travel").addEventListener("input", plane);
     addEventListener("resize", plane);
