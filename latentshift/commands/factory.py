@@ -19,6 +19,8 @@ _WAY = "Write --factory FILE.py:FUNCTION, or --factory MODULE:FUNCTION."
 
 def pair_of_factory(reference: str, z_size: str | None = None, returns: str | None = None) -> Pair:
     """Return the pair that a user's function makes: it returns (G, D), a Pair, or a G alone."""
+    import torch
+
     from ..model import Pair
 
     made = _function(reference)()
@@ -30,7 +32,7 @@ def pair_of_factory(reference: str, z_size: str | None = None, returns: str | No
             f"{reference} returned {type(made).__name__}", way_out="Return (G, D), two modules or functions, or a Pair."
         )
     for part in (G, D):  # made for this run alone: evaluation mode is what is meant
-        if hasattr(part, "eval") and hasattr(part, "modules"):
+        if isinstance(part, torch.nn.Module):
             part.eval()
     if returns is None:
         returns = "probability" if _ends_in_sigmoid(D) else "logit"

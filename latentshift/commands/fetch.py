@@ -41,8 +41,8 @@ def command(reference: str, sha256: str | None, size: int | None, out: Path | No
             if bar is not None:
                 bar.close()
     if talk.as_json:
-        held = {"bytes": path.stat().st_size, "sha256": file_sha256(path)} if path.is_file() else {"bytes": None, "sha256": None}
-        click.echo(json.dumps({"path": str(path), **held}, indent=2))
+        size, digest = (path.stat().st_size, file_sha256(path)) if path.is_file() else (None, None)
+        click.echo(json.dumps({"path": str(path), "bytes": size, "sha256": digest}, indent=2))
     else:
         click.echo(str(path))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-
 import click
 
 from .common import general
@@ -34,5 +33,3 @@ def command(file: Path, as_json: bool, quiet: bool, debug: bool) -> None:
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
     _tree({k: v for k, v in found.items() if v is not None})
-
-

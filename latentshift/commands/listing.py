@@ -134,6 +134,9 @@ def critics(name: str | None, as_json: bool, quiet: bool, debug: bool) -> None:
         return _show(rows + [(n, registry.one_line(c)) for n, c in found.items()], as_json)
     if name not in found:
         raise UnknownNameError("critic", name, found)
+    if as_json:
+        click.echo(json.dumps({"name": name, "doc": found[name].__doc__ or ""}, indent=2))
+        return None
     click.echo(f"{name}\n\n{_paragraphs(found[name].__doc__ or '')}")
     return None
 

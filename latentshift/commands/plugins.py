@@ -40,8 +40,6 @@ def command(as_json: bool, quiet: bool, debug: bool) -> None:
     for package, adds in sorted(packages.items()):
         click.echo(package)
         for group, names in adds.items():
-            click.echo(
-                textwrap.fill(", ".join(names), 80, initial_indent=f"  {group + ':':<12}", subsequent_indent=" " * 14)
-            )
+            click.echo(textwrap.fill(", ".join(names), 80, initial_indent=f"  {group + ':':<12}", subsequent_indent=" " * 14))
     for b in broken:
         click.echo(textwrap.fill(f"broken: {b.name} ({b.group}) of {b.package}: {b.why}", 80, subsequent_indent="  "))

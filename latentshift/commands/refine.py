@@ -135,6 +135,8 @@ def refine(**typed: Any) -> None:
         record = read_run(resume)
         if record.get("status") == "complete":
             talk.note(f"{resume} is complete: nothing is left to do")
+            if talk.as_json:
+                close(talk, resume, record, sorted(p.name for p in resume.iterdir() if p.suffix != ".png" and p.is_file()))
             return
         typed = _taken_up(typed, record)
     seeds = seeds_of(typed["seeds"], typed["num"], typed["latents"])

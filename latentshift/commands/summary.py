@@ -20,7 +20,8 @@ def close(talk: Talk, folder: Path, record: Mapping[str, Any], files: list[str])
         click.echo(json.dumps({"outdir": str(folder), "files": files, **kept}, indent=2, default=str))
         return
     stopped, ledger, seconds = record["stopped"], record["ledger"], record["seconds"]["refine"]
-    talk.fact(f"score     {record['score_before']:.4g} before, {record['score_after']:.4g} after (mean gain {record['gain']:+.4g})")
+    mean = f"(mean gain {record['gain']:+.4g})"
+    talk.fact(f"score     {record['score_before']:.4g} before, {record['score_after']:.4g} after {mean}")
     left = stopped.get("good_already", 0)
     rose = f"{record['raised']:.0%} of {record['rows']} samples rose"
     talk.fact(f"samples   {rose}" + (f"; {left} were left alone, good enough by their score" if left else ""))

@@ -11,7 +11,6 @@ import http.client
 import json
 import os
 import re
-import socket
 import sys
 import time
 import urllib.error
@@ -25,6 +24,7 @@ from .. import __version__
 from ..errors import DownloadError, UsageError
 from .write import output_errors
 
+Progress = Callable[[int, int | None], None]  # bytes there, bytes in all where known
 BLOCK = 1 << 20
 TRIES, PAUSE = 4, 0.2  # so often, so many seconds before the second try, four times as many before the next
 _BY_HAND = "Fetch it by hand and give the file's path."
@@ -59,7 +59,7 @@ def fetch(
     offline: bool = False,
     timeout: float = 30.0,
     wait: float = 600.0,
-    progress: Callable[[int, int | None], None] | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Return the path of a checked download; nothing is asked of the network where it is there already.
 
@@ -106,7 +106,8 @@ def _there(path: Path, sha256: str | None, size: int | None) -> bool:
             f"the file here has {path.stat().st_size} bytes, not the {size} promised", where=str(path), way_out="Delete it."
         )
     if sha256 is not None and (found := file_sha256(path)) != sha256.lower():
-        raise DownloadError(f"the file here has sha256 {found[:16]}…, not {sha256[:16]}…", where=str(path), way_out="Delete it.")
+        what = f"the file here has sha256 {found[:16]}…, not {sha256[:16]}…"
+        raise DownloadError(what, where=str(path), way_out="Delete it.")
     return True
 
 
@@ -145,9 +146,7 @@ def _opener() -> urllib.request.OpenerDirector:
     return opener
 
 
-def _download(
-    url: str, path: Path, sha256: str | None, size: int | None, timeout: float, progress: Callable[[int, int | None], None] | None
-) -> None:
+def _download(url: str, path: Path, sha256: str | None, size: int | None, timeout: float, progress: Progress | None) -> None:
     part, note = path.with_name(path.name + ".part"), path.with_name(path.name + ".part.json")
     failed = ""
     for attempt in range(TRIES):
@@ -165,8 +164,9 @@ def _download(
             elif error.code in (408, 429) or error.code >= 500:
                 failed = f"the server answered {error.code} {error.reason}"
             else:
-                raise DownloadError(f"the server answered {error.code} {error.reason}", where=url, way_out=_hint(error.code)) from None
-        except (urllib.error.URLError, TimeoutError, socket.timeout, ConnectionError, http.client.HTTPException) as error:
+                what = f"the server answered {error.code} {error.reason}"
+                raise DownloadError(what, where=url, way_out=_hint(error.code)) from None
+        except (urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException) as error:
             failed = str(getattr(error, "reason", "") or error) or type(error).__name__
     else:
         kept = part.stat().st_size if part.is_file() else 0
@@ -189,9 +189,7 @@ def _hint(code: int) -> str:
     return f"Check the address. {_BY_HAND}"
 
 
-def _once(
-    url: str, part: Path, note: Path, size: int | None, timeout: float, progress: Callable[[int, int | None], None] | None
-) -> bool:
+def _once(url: str, part: Path, note: Path, size: int | None, timeout: float, progress: Progress | None) -> bool:
     """Ask for what is missing; return whether the part is now whole."""
     mark = _mark(note)
     have = part.stat().st_size if part.is_file() and mark else 0

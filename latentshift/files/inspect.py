@@ -94,7 +94,8 @@ def _pair(path: Path) -> dict[str, Any]:
         if file.is_file():
             held = _tensors(file)
             parts[part] = {"bytes": file.stat().st_size, "parameters": held["parameters"], "dtypes": held["dtypes"]}
-    image = card.get("image") if isinstance(card.get("image"), dict) else {}
+    image: Any = card.get("image")
+    image = image if isinstance(image, dict) else {}
     shape = [image.get(k) for k in ("channels", "height", "width")]
     known = all(isinstance(v, int) for v in shape)
     return {

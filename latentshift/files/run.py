@@ -46,7 +46,8 @@ def read_npz(path: Path) -> dict[str, Array]:
     if not path.is_file():
         raise FileError("no such file", where=str(path))
     try:
-        with np.load(path, allow_pickle=False) as data:
+        with path.open("rb") as stream:
+            data = np.load(stream, allow_pickle=False)
             if not hasattr(data, "files"):
                 raise DamagedFileError("a single array, not an .npz", where=str(path))
             return {name: data[name] for name in data.files}

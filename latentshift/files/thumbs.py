@@ -78,7 +78,7 @@ def choose(gain: Array, among: Array | None = None) -> Array:
 
 def write_thumbs(folder: Path, index: Array, seeds: Array, after: Bytes, before: Bytes | None) -> None:
     """Write `thumbs.npz` whole or not at all."""
-    arrays = {"index": index.astype(np.int64), "seeds": seeds.astype(np.int64)}
+    arrays: dict[str, Array] = {"index": index.astype(np.int64), "seeds": seeds.astype(np.int64)}
     arrays |= {"after": after} if before is None else {"before": before, "after": after}
     data = npz_bytes(arrays, compress=True)
     write_whole(folder / NAME, lambda stream: stream.write(data))

@@ -92,7 +92,8 @@ def repeat_command(record: Mapping[str, Any]) -> str:
     request = _mapping(record.get("request"))
     if not request:
         model = shlex.quote(str(record.get("model", "MODEL")))
-        return f"# made from Python; with recipe.toml holding the recipe below:\nlatentshift refine --model {model} --recipe recipe.toml"
+        made = "# made from Python; with recipe.toml holding the recipe below:"
+        return f"{made}\nlatentshift refine --model {model} --recipe recipe.toml"
     words = ["latentshift", "refine"]
     for key, value in request.items():
         if value is None or value is False or value == [] or _UNSAID.get(key) == value:
@@ -152,7 +153,8 @@ def _tiles(view: RunView) -> str:
     ]
     if view.judged:
         j0, j1 = view.column("judge_before"), view.column("judge_after")
-        tiles.insert(1, ("Judge, not climbed", f"{number(_mean(j0))} → {number(_mean(j1))}", f"{np.mean(j1 > j0):.0%} of the samples rose"))
+        change = f"{number(_mean(j0))} → {number(_mean(j1))}"
+        tiles.insert(1, ("Judge, not climbed", change, f"{np.mean(j1 > j0):.0%} of the samples rose"))
     seconds = _mapping(view.record.get("seconds")).get("refine")
     if isinstance(seconds, int | float) and seconds > 0:
         rate = len(view.samples) / seconds
@@ -175,12 +177,12 @@ def verdict(view: RunView) -> str:
         return f"A judge that was not climbed scored the same samples: its mean {way} ({number(j0)} → {number(j1)})."
     if view.record.get("real_scores"):
         return (
-            "Checked against real images in score only: the judge is the critic that was climbed, and a score closer to the real "
-            "images' is no proof of better images."
+            "Checked against real images in score only: the judge is the critic that was climbed, and a score closer to the "
+            "real images' is no proof of better images."
         )
     return (
-        "Unverified: no real images were given, and the score comes from the critic that was climbed. A rising score is no proof "
-        "of better images. Look at the pairs below."
+        "Unverified: no real images were given, and the score comes from the critic that was climbed. A rising score is no "
+        "proof of better images. Look at the pairs below."
     )
 
 
@@ -190,7 +192,8 @@ def _notices(view: RunView) -> str:
     warned = view.record.get("warnings")
     warned = [str(w) for w in warned] if isinstance(warned, list) else []
     parts += [f'<p class="notice problem"><strong>Record.</strong> {html.escape(_sentence(p))}</p>' for p in view.problems]
-    parts += [f'<p class="notice warn"><strong>Warning.</strong> {html.escape(_sentence(w))}</p>' for w in dict.fromkeys(warned)]
+    warned = list(dict.fromkeys(warned))
+    parts += [f'<p class="notice warn"><strong>Warning.</strong> {html.escape(_sentence(w))}</p>' for w in warned]
     return "\n".join(parts)
 
 
@@ -217,9 +220,7 @@ def _charts(view: RunView) -> str:
         drawn.append(
             ("Distance against gain", charts.displacement(moved, gain, view.shown), f'<span class="small">{said}</span>')
         )
-    return "".join(
-        f"<figure><figcaption><h3>{title}</h3>{legend}</figcaption>{svg}</figure>" for title, svg, legend in drawn
-    )
+    return "".join(f"<figure><figcaption><h3>{title}</h3>{legend}</figcaption>{svg}</figure>" for title, svg, legend in drawn)
 
 
 def _stopped(view: RunView) -> str:
@@ -246,7 +247,8 @@ def _recipe_rows(view: RunView, recipe: Mapping[str, Any]) -> list[tuple[str, st
     rows = [("model", str(r.get("model", "?"))), ("sha256", str(r.get("model_sha256", ""))[:64] or "not known")]
     rows += [(k, str(recipe[k])) for k in ("name", "line", "strategy", "source") if recipe.get(k)]
     rows += [(k, _said(v)) for k, v in _mapping(recipe.get("options")).items()]
-    rows += [(k.replace("_", " "), _said(recipe[k])) for k in ("keep_best", "target", "lower_share", "link", "space") if k in recipe]
+    wraps = ("keep_best", "target", "lower_share", "link", "space")
+    rows += [(k.replace("_", " "), _said(recipe[k])) for k in wraps if k in recipe]
     rows += [(k, str(r[k])) for k in ("plan", "precision", "latentshift", "torch") if r.get(k)]
     return rows
 
@@ -325,4 +327,3 @@ def _data(view: RunView, recipe: Mapping[str, Any]) -> dict[str, Any]:
             "after": np.round(end[some], 5),
         }
     return out
-

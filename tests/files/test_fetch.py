@@ -228,7 +228,9 @@ def test_two_processes_share_one_download(server: Any) -> None:
     assert len(server.seen) == 1
 
 
-@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://a/b", "http://", "https://me:word@a/b", "http://a/ b", "http://[::/x"])
+@pytest.mark.parametrize(
+    "url", ["file:///etc/passwd", "ftp://a/b", "http://", "https://me:word@a/b", "http://a/ b", "http://[::/x"]
+)
 def test_what_is_no_address(url: str) -> None:
     with pytest.raises(UsageError):
         fetch(url)

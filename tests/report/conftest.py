@@ -51,7 +51,10 @@ def copied(image_run: Path, tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-HOSTILE = '</script><img src=x onerror="document.title=\'owned\'"><script>document.title=\'owned\'</script>{{style}}" onload="alert(1)'
+HOSTILE = (
+    "</script><img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
+    '{{style}}" onload="alert(1)'
+)
 
 
 @pytest.fixture
