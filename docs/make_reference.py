@@ -42,7 +42,8 @@ def reference() -> str:
             continue
         kind = registry.get("strategies", name)
         parts.append(
-            f"### {name}\n\n{registry.one_line(kind)}\nSource: {kind.source or 'none'}.\n\n| option | default | |\n| --- | --- | --- |"
+            f"### {name}\n\n{registry.one_line(kind)}\nSource: {kind.source or 'none'}.\n\n"
+            "| option | default | |\n| --- | --- | --- |"
         )
         rows = [
             f"| `{o.name}` | {'none' if o.default is None else o.default} | {o.help} |"

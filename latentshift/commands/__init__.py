@@ -82,6 +82,7 @@ def main(argv: list[str] | None = None) -> None:
 def run(argv: list[str]) -> int:
     """Run the command line; return its exit status (see `latentshift.errors`)."""
     debug = "--debug" in argv
+    out, err = sys.stdout, sys.stderr
     warnings.showwarning = _show_warning
 
     def terminate(*_: Any) -> None:
@@ -104,12 +105,22 @@ def run(argv: list[str]) -> int:
         command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "latentshift"
         return _fail(f"latentshift: error: {text}. '{command} --help' shows the options.", 2, debug, argv)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return _unread()
+    except SystemExit:  # click's own answer to a closed pipe, with other streams in place
+        if sys.stdout is out:
+            raise
+        sys.stdout, sys.stderr = out, err
+        return _unread()
     except Exception as error:
         text = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         hint = "Please report it with the output of --debug."
         return _fail(f"latentshift: error: a fault of latentshift itself: {text}. {hint}", 1, debug, argv)
+
+
+def _unread() -> int:
+    """Nobody reads on: end quietly, and let nothing that is still buffered fail at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return 0
 
 
 def _fail(line: str, status: int, debug: bool, argv: list[str]) -> int:

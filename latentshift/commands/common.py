@@ -56,6 +56,25 @@ def _config(ctx: click.Context, param: click.Parameter, value: Path | None) -> N
     }
 
 
+def known(group: str) -> Callable[..., list[str]]:
+    """Return what completes a name of a group (files still complete behind a `/` or a dot)."""
+
+    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+        from click.shell_completion import CompletionItem
+
+        from .. import registry
+
+        if group == "recipes":
+            from ..recipe import recipes
+
+            names = list(recipes())
+        else:
+            names = registry.names(group)
+        return [n for n in names if n.startswith(incomplete)] or [CompletionItem(incomplete, type="file")]
+
+    return complete
+
+
 general = options(
     click.option(
         "--config",
@@ -79,6 +98,7 @@ model_options = options(
         default="fashion32",
         show_default=True,
         metavar="REF",
+        shell_complete=known("models"),
         help="A name ('latentshift models'), a pair folder, or a file.",
     ),
     click.option(
@@ -87,7 +107,12 @@ model_options = options(
         help="Your own code in place of --model: a function that returns (G, D) or a Pair. It is run.",
     ),
     click.option("--z-size", metavar="N", help="The size of z for --factory, where it cannot be seen from G."),
-    click.option("--critic", metavar="REF", help="Another critic: a pair folder, or a name ('latentshift critics')."),
+    click.option(
+        "--critic",
+        metavar="REF",
+        shell_complete=known("critics"),
+        help="Another critic: a pair folder, or a name ('latentshift critics').",
+    ),
     click.option("--critic-sign", type=click.Choice(["high", "low"]), help="Which way real is on D's scale."),
     click.option(
         "--returns", type=click.Choice(["logit", "probability", "critic", "least-squares"]), help="What D's last layer gives."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import textwrap
 from typing import Any
@@ -24,8 +25,12 @@ def _table(rows: list[tuple[str, str]]) -> None:
 
 
 def _paragraphs(text: str) -> str:
-    parts = textwrap.dedent(text).strip().split("\n\n")
+    parts = inspect.cleandoc(text).split("\n\n")
     return "\n\n".join(p if p.startswith("    ") else textwrap.fill(" ".join(p.split()), 80) for p in parts)
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, 80, subsequent_indent="    ", break_long_words=False)
 
 
 def _show(rows: list[tuple[str, str]], as_json: bool) -> None:
@@ -57,7 +62,7 @@ def models(name: str | None, as_json: bool, quiet: bool, debug: bool) -> None:
     if as_json:
         click.echo(json.dumps(card, indent=2, ensure_ascii=False))
         return None
-    click.echo(f"{name}: {registry.one_line(thing)}\n")
+    click.echo(_wrapped(f"{name}: {registry.one_line(thing)}") + "\n")
     _tree(card)
 
 
@@ -108,10 +113,11 @@ def strategies(name: str | None, as_json: bool, quiet: bool, debug: bool) -> Non
         return None
     click.echo(f"{name}\n\n{_paragraphs(kind.__doc__ or '')}\n\nSource: {source}")
     least = "" if cost.exact else "at most "
-    click.echo(
+    cost_line = (
         f"Cost per sample with these defaults: {least}{cost.g_forward:g} forward passes of G, {cost.d_forward:g} of D, "
-        f"{cost.g_backward:g} backward; the final image is one G more.\n\nOptions (--option KEY=VALUE):"
+        f"{cost.g_backward:g} backward; the final image is one G more."
     )
+    click.echo(f"{_wrapped(cost_line)}\n\nOptions (--option KEY=VALUE):")
     for doc in docs.values():
         default = "none" if doc.default is None else doc.default
         click.echo(textwrap.fill(f"{doc.name} = {default}  {doc.help}", 80, initial_indent="  ", subsequent_indent="      "))
@@ -164,6 +170,6 @@ def recipes(name: str | None, as_toml: bool, as_json: bool, quiet: bool, debug: 
     elif as_toml:
         click.echo(recipe.toml(), nl=False)
     else:
-        click.echo(f"{recipe.name}: {recipe.line}\n")
+        click.echo(_wrapped(f"{recipe.name}: {recipe.line}") + "\n")
         _tree({k: v for k, v in recipe.as_dict().items() if k not in ("name", "line") and v not in ("", None)})
     return None

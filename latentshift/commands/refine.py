@@ -15,7 +15,19 @@ import click
 from ..errors import Interrupted, LatentshiftError, LatentshiftWarning, OutputError, UsageError
 from ..recipe import Recipe, get_recipe, parse_option
 from ..registry import get, option_docs
-from .common import MODEL_KEYS, Progress, Talk, general, model_options, options, pair_of, seeds_of, start_options, work_options
+from .common import (
+    MODEL_KEYS,
+    Progress,
+    Talk,
+    general,
+    known,
+    model_options,
+    options,
+    pair_of,
+    seeds_of,
+    start_options,
+    work_options,
+)
 from .summary import close
 
 if TYPE_CHECKING:
@@ -37,9 +49,15 @@ method_options = options(
         default="auto",
         show_default=True,
         metavar="NAME",
+        shell_complete=known("recipes"),
         help="Named settings ('latentshift recipes'), or a TOML file.",
     ),
-    click.option("--strategy", metavar="NAME", help="A method ('latentshift strategies') in place of the recipe's."),
+    click.option(
+        "--strategy",
+        metavar="NAME",
+        shell_complete=known("strategies"),
+        help="A method ('latentshift strategies') in place of the recipe's.",
+    ),
     click.option("--steps", type=int, help=_doc("steps")),
     click.option("--step-size", metavar="NUMBER", help=_doc("step_size")),
     click.option("--eps", metavar="NUMBER", help=_doc("eps")),

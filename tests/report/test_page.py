@@ -1,4 +1,4 @@
-"""The page as a text: what it holds, what it says about a damaged folder, and that no text of a stranger gets out of its place."""
+"""The page as a text: what it holds, what it says about a damaged folder, and that a stranger's text stays in its place."""
 
 from __future__ import annotations
 
