@@ -36,6 +36,7 @@ def pair_of_factory(reference: str, z_size: str | None = None, returns: str | No
             part.eval()
     if returns is None:
         returns = "probability" if _ends_in_sigmoid(D) else "logit"
+    span = (0.0, 1.0) if _ends_in_sigmoid(G) else (-1.0, 1.0)
     name = reference.rpartition(":")[0].replace("\\", "/").rpartition("/")[2].removesuffix(".py")
     shapes = [_typed(z_size)] if z_size else _guesses(G)
     if not shapes:
@@ -43,7 +44,7 @@ def pair_of_factory(reference: str, z_size: str | None = None, returns: str | No
     failed: Exception | None = None
     for shape in shapes:
         try:
-            pair = Pair.wrap(G, D, z_size=shape, name=name, returns=returns)
+            pair = Pair.wrap(G, D, z_size=shape, name=name, returns=returns, image_range=span)
         except ShapeError as error:
             if D is not None and "D " in str(error)[:3]:
                 raise

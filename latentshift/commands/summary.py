@@ -33,12 +33,13 @@ def close(talk: Talk, folder: Path, record: Mapping[str, Any], files: list[str])
     for line in textwrap.wrap(", ".join(files), 70):
         talk.fact(f"          {line}")
     look = folder / ("report.html" if "report.html" in files else "grid.png")
-    talk.fact(f"next      open {look} and look at the pairs; {_try(record)}")
+    talk.fact(f"next      look at the pairs: {look}")
+    talk.fact(f"          {_try(record)}")
 
 
 def _try(record: Mapping[str, Any]) -> str:
     if record["gain"] <= 0:
-        return "nothing rose: try --steps 20 --eps 0.5"
+        return "nothing rose: try --recipe advlatgan-z/ball"
     if record["recipe"].get("lower_share"):
-        return "--recipe advlatgan-z/ball moves all"
-    return "smaller --eps if they break"
+        return "--recipe advlatgan-z/ball moves all samples, and farther"
+    return "where they get worse: a smaller --eps, or --recipe auto"

@@ -22,6 +22,10 @@ def conv():
     torch.manual_seed(0)
     return nn.Sequential(nn.ConvTranspose2d(5, 3, 4), nn.Tanh()), nn.Sequential(nn.Conv2d(3, 1, 4), nn.Sigmoid())
 
+def bright():
+    G, D = make()
+    return nn.Sequential(G, nn.Sigmoid()), D
+
 def odd():
     return 3
 
@@ -50,13 +54,23 @@ def test_a_page_from_two_modules(file: str, name: str, z: list[int], capsys: pyt
     assert run(["refine", "--factory", f"{file}:{name}", "--num", "4", "--outdir", "out"]) == 0
     said = capsys.readouterr()
     assert "warning" not in said.err
-    assert "open out/report.html" in said.out
+    assert "look at the pairs: out/report.html" in said.out
     from latentshift.files.run import read_npz
 
     assert list(read_npz(Path("out/latents.npz"))["z"].shape) == [4, *z]
     record = json.loads(Path("out/run.json").read_text())
     assert len(record["model_sha256"]) == 64
     assert "made from Python" not in Path("out/report.html").read_text()
+
+
+def test_images_from_0_to_1_are_seen_by_the_last_layer(file: str) -> None:
+    from latentshift.commands.factory import pair_of_factory
+
+    assert pair_of_factory(f"{file}:bright").image_range == (0.0, 1.0)
+    assert pair_of_factory(f"{file}:make").image_range == (-1.0, 1.0)
+    conv = pair_of_factory(f"{file}:conv")  # a closing sigmoid of D is read before it
+    assert conv.critic is not None
+    assert conv.critic.returns in ("logit", "probability")
 
 
 def test_a_module_name_works_too(file: str) -> None:

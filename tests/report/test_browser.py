@@ -82,7 +82,7 @@ def test_renders_without_error_or_request(browser: Any, image_run: Path, width: 
     )
     opened(browser, image_run / "report.html")
     cards = len(names(browser))
-    assert cards == (24 if width < 600 else 48)
+    assert cards == (24 if width < 600 else 60)
     seen = browser.execute_script(
         "document.querySelectorAll('.card img').forEach(i => i.loading = 'eager');"
         "return Promise.all([...document.querySelectorAll('.card img')].map(i => i.decode().then(() => i.naturalWidth)))"
@@ -105,10 +105,10 @@ def test_sorting(browser: Any, image_run: Path) -> None:
         )
         return [rows[n] for n in names(browser)]
 
-    assert [r["gain"] for r in sorted_by("gain")] == sorted((r["gain"] for r in rows.values()), reverse=True)[:48]
-    assert [r["gain"] for r in sorted_by("gain-")] == sorted(r["gain"] for r in rows.values())[:48]
-    assert [r["after"] for r in sorted_by("after")] == sorted((r["after"] for r in rows.values()), reverse=True)[:48]
-    assert [r["seed"] for r in sorted_by("seed")] == list(range(48))
+    assert [r["gain"] for r in sorted_by("gain")] == sorted((r["gain"] for r in rows.values()), reverse=True)[:60]
+    assert [r["gain"] for r in sorted_by("gain-")] == sorted(r["gain"] for r in rows.values())[:60]
+    assert [r["after"] for r in sorted_by("after")] == sorted((r["after"] for r in rows.values()), reverse=True)[:60]
+    assert [r["seed"] for r in sorted_by("seed")] == list(range(60))
     assert "sorted by seed" in text(browser, "#live")
     press(browser, "#more")
     assert len(names(browser)) == 64

@@ -7,7 +7,7 @@
   const samples = data.samples;
   const byIndex = new Map(samples.map((s) => [s.i, s]));
   const points = data.points || null;
-  const BATCH = points ? 20 : innerWidth < 600 ? 24 : 48;
+  const BATCH = points ? 20 : innerWidth < 600 ? 24 : 60; // 60 fills 2 to 6 columns
   const choice = new Map();
   let order = [], drawn = 0, open = null;
 
@@ -101,7 +101,7 @@
     $("cards").append(part);
     const rest = order.length - drawn;
     $("more").hidden = rest === 0;
-    $("more").textContent = "Show " + Math.min(rest, BATCH) + " more of " + rest;
+    $("more").textContent = rest <= BATCH ? "Show the other " + rest : "Show " + BATCH + " more of " + rest;
     if (first === 0 && $("cards").firstChild) $("cards").firstChild.tabIndex = 0;
     return $("cards").children[first];
   };
