@@ -137,7 +137,7 @@ class Sampler:
 
     >>> G = torch.nn.Linear(4, 6).eval()
     >>> D = torch.nn.Linear(6, 1).eval()
-    >>> result = Sampler(G, D).refine(torch.zeros(3, 4), strategy="ifgsm", steps=2, step_size=0.1)
+    >>> result = Sampler(G, D, recipe="advlatgan-z/ball").refine(torch.zeros(3, 4), steps=2, step_size=0.1)
     >>> bool((result.gain > 0).all()), result.ledger.g_backward
     (True, 6)
     """

@@ -66,7 +66,7 @@ def choose(gain: Array, among: Array | None = None) -> Array:
     """Return which samples a page shows, as places in `gain`: all of a small run, else a spread and both tails.
 
     >>> len(choose(np.arange(50.0))), len(choose(np.arange(1e5)))
-    (50, 800)
+    (50, 798)
     """
     every = np.arange(len(gain)) if among is None else np.asarray(among)
     if len(gain) < FEW:

@@ -12,7 +12,6 @@ import html
 import importlib.resources
 import json
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from ..files.write import plain, write_whole
 from . import charts
 from .charts import number
 from .data import RunView, read_view
+from .repeat import mapping, one_line, repeat_command
 
 STOPPED = {
     "steps": "all steps used",
@@ -34,15 +34,6 @@ STOPPED = {
     "guard": "stopped by the guard",
     "good_already": "left alone: score above the threshold already",
 }
-
-_OPTIONS = {
-    "image_range": "range",
-    "tiles": "grid",
-    "more": "option",
-    "classes": "class",
-    "keep_best": None,
-}
-_UNSAID = {"model": "fashion32", "recipe": "auto", "device": "auto", "tiles": "8x8"}
 
 
 def write_report(run: str | Path, out: str | Path | None = None) -> tuple[Path, list[str]]:
@@ -62,7 +53,7 @@ def page(view: RunView) -> str:
     """Return the page as one HTML text."""
     style, script = _template("page.css"), _template("page.js")
     record = view.record
-    recipe = _mapping(record.get("recipe"))
+    recipe = mapping(record.get("recipe"))
     name = f"{record.get('model', 'a model')} · {recipe.get('name', 'custom')}"
     values = {
         "csp": f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
@@ -87,32 +78,6 @@ def page(view: RunView) -> str:
     return re.sub(r"\{\{(\w+)\}\}", lambda m: values[m[1]], _template("page.html"))
 
 
-def repeat_command(record: Mapping[str, Any]) -> str:
-    """Return the command line that repeats a run (without --outdir), or where it was made from Python, says how."""
-    request = _mapping(record.get("request"))
-    if not request:
-        model = shlex.quote(str(record.get("model", "MODEL")))
-        made = "# made from Python; with recipe.toml holding the recipe below:"
-        return f"{made}\nlatentshift refine --model {model} --recipe recipe.toml"
-    words = ["latentshift", "refine"]
-    for key, value in request.items():
-        if value is None or value is False or value == [] or _UNSAID.get(key) == value:
-            continue
-        if key == "keep_best":
-            words.append("--keep-best" if value else "--last")
-            continue
-        option = f"--{(_OPTIONS.get(key) or key).replace('_', '-')}"
-        for v in value if isinstance(value, list) else [value]:
-            words += [option] if v is True else [option, _one_line(str(v))]
-    if request.get("keep_best") is False:
-        words.append("--last")
-    return " ".join(w if re.fullmatch(r"--[\w-]+", w) else shlex.quote(w) for w in words)
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
-
-
 def _template(name: str) -> str:
     return (importlib.resources.files(__package__) / "templates" / name).read_text("utf-8")
 
@@ -126,17 +91,13 @@ def _block(value: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
 def _mean(values: Any) -> float | None:
     finite = values[np.isfinite(values)]
     return float(finite.mean()) if len(finite) else None
 
 
 def _subtitle(view: RunView, recipe: Mapping[str, Any]) -> str:
-    steps = _mapping(recipe.get("options")).get("steps")
+    steps = mapping(recipe.get("options")).get("steps")
     method = f"{recipe.get('strategy', 'unknown method')}" + (f", {steps} steps" if steps is not None else "")
     shown = "" if len(view.shown) == len(view.samples) else f"; {len(view.shown)} of them are shown: a spread and both tails"
     return f"{len(view.samples):,} samples refined with {method}{shown}"
@@ -155,7 +116,7 @@ def _tiles(view: RunView) -> str:
         j0, j1 = view.column("judge_before"), view.column("judge_after")
         change = f"{number(_mean(j0))} → {number(_mean(j1))}"
         tiles.insert(1, ("Judge, not climbed", change, f"{np.mean(j1 > j0):.0%} of the samples rose"))
-    seconds = _mapping(view.record.get("seconds")).get("refine")
+    seconds = mapping(view.record.get("seconds")).get("refine")
     if isinstance(seconds, int | float) and seconds > 0:
         rate = len(view.samples) / seconds
         tiles.append(("Time", _time(seconds), f"{number(rate)} samples a second on {view.record.get('device', '?')}"))
@@ -198,7 +159,7 @@ def _notices(view: RunView) -> str:
 
 
 def _sentence(text: str) -> str:
-    text = _one_line(text)
+    text = one_line(text)
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
 
 
@@ -246,7 +207,7 @@ def _recipe_rows(view: RunView, recipe: Mapping[str, Any]) -> list[tuple[str, st
     r = view.record
     rows = [("model", str(r.get("model", "?"))), ("sha256", str(r.get("model_sha256", ""))[:64] or "not known")]
     rows += [(k, str(recipe[k])) for k in ("name", "line", "strategy", "source") if recipe.get(k)]
-    rows += [(k, _said(v)) for k, v in _mapping(recipe.get("options")).items()]
+    rows += [(k, _said(v)) for k, v in mapping(recipe.get("options")).items()]
     wraps = ("keep_best", "target", "lower_share", "link", "space")
     rows += [(k.replace("_", " "), _said(recipe[k])) for k in wraps if k in recipe]
     rows += [(k, str(r[k])) for k in ("plan", "precision", "latentshift", "torch") if r.get(k)]
@@ -264,16 +225,16 @@ def _cost_rows(view: RunView) -> list[tuple[str, str]]:
         "g_backward": "backward passes of G",
         "d_backward": "backward passes of D",
     }
-    ledger = _mapping(view.record.get("ledger"))
+    ledger = mapping(view.record.get("ledger"))
     rows = []
     for key, text in names.items():
         if isinstance(ledger.get(key), int):
             rows.append((text, f"{ledger[key]:,} ({ledger[key] / len(view.samples):.3g} a sample)"))
-    fit = _mapping(_mapping(view.record.get("fit")).get("ledger"))
+    fit = mapping(mapping(view.record.get("fit")).get("ledger"))
     if any(isinstance(v, int) and v for v in fit.values()):
         spent = ", ".join(f"{v:,} {names[k]}" for k, v in fit.items() if k in names and isinstance(v, int) and v)
         rows.append(("to learn from pilot samples", spent))
-    for key, value in _mapping(view.record.get("seconds")).items():
+    for key, value in mapping(view.record.get("seconds")).items():
         if isinstance(value, int | float):
             rows.append((f"time to {key}", _time(value)))
     if isinstance(view.record.get("peak_memory_mb"), int | float):

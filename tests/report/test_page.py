@@ -220,6 +220,47 @@ def test_missing_pictures(copied: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert [r["seed"] for r in rows if "ia" not in r] == [3, 4]
 
 
+def test_saved_befores_take_the_place_of_thumbnails(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert run(["refine", "--num", "3", "--save-before", "--recipe", "advlatgan-z/ball", "--quiet", "--outdir", str(out)]) == 0
+    whole = data_of((out / "report.html").read_text())["samples"]
+    (out / "thumbs.npz").unlink()
+    path, problems = write_report(out)
+    assert problems == []
+    pixels = [[_pixels(row[k]) for k in ("ib", "ia")] for row in data_of(path.read_text())["samples"]]
+    assert np.array_equal(pixels, [[_pixels(row[k]) for k in ("ib", "ia")] for row in whole])
+
+
+def _pixels(text: str) -> Any:
+    from io import BytesIO
+
+    from PIL import Image
+
+    return np.asarray(Image.open(BytesIO(base64.b64decode(text))))
+
+
+def test_a_run_that_was_cut_has_the_page_of_an_uncut_one(tmp_path: Path) -> None:
+    words = ["--num", "40", "--chunk", "8", "--quiet"]
+    assert run(["refine", *words, "--outdir", str(tmp_path / "whole")]) == 0
+    from latentshift.files import record
+
+    put, calls = record.Recorder.put, []
+
+    def cut(self: Any, *rest: Any, **named: Any) -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        put(self, *rest, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(record.Recorder, "put", cut)
+        assert run(["refine", *words, "--outdir", str(tmp_path / "cut")]) == 130
+    assert run(["refine", "--resume", str(tmp_path / "cut")]) == 0
+    assert (tmp_path / "cut" / "thumbs.npz").read_bytes() == (tmp_path / "whole" / "thumbs.npz").read_bytes()
+    pages = [data_of((tmp_path / name / "report.html").read_text()) for name in ("whole", "cut")]
+    assert pages[0] == pages[1]
+
+
 def test_thumbnails_of_another_run(copied: Path, many_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (copied / "thumbs.npz").write_bytes((many_run / "thumbs.npz").read_bytes()[:1000])
     assert "not a readable .npz" in told(copied, capsys)[0]
