@@ -5,8 +5,8 @@
     python examples/train_toy.py ring --method bce --out some/folder       # another method, for comparison
     python examples/train_toy.py ring --steps 50 --rows 500 --out some/folder   # only to see that everything works
 
-Networks of tables 13 and 14: 2-100-200-100-2 and 2-100-200-100-1, ReLU between. Expected: ring 8 modes, about 78 % of the
-samples within 0.1 of a mode, 99 % after 100 refinement steps of 0.003; grid 25 modes, about 75 % and 98 %. The figures are
+Networks of tables 13 and 14: 2-100-200-100-2 and 2-100-200-100-1, ReLU between. Expected: ring 8 modes, 77 % of the
+samples within 0.1 of a mode, 99.7 % after 100 refinement steps of 0.003; grid 25 modes, 21 % and 98 %. The figures are
 printed and kept in card.json. Needs scipy (for the exact Wasserstein distance).
 """
 
@@ -24,10 +24,10 @@ import torch
 from latentshift.engine.run import Engine
 from latentshift.engine.run import Settings as RunSettings
 from latentshift.files.folder import read_pair, write_pair
+from latentshift.files.scatter import REFINED, Panel, scatter
 from latentshift.layers import LayerNet
 from latentshift.metrics.toy import MIXTURES, coverage, wasserstein1
 from latentshift.noise import latents
-from latentshift.report.scatter import REFINED, Panel, scatter
 from latentshift.strategies.gradient import IFGSM
 from latentshift.train.loop import Settings, Trainer
 from latentshift.train.pieces import GradientPenalty
@@ -42,11 +42,24 @@ METHODS: dict[str, dict[str, Any]] = {
     "bce-dat": {"loss": "bce", "betas": (0.5, 0.9), "image_shift": TowardsOther(eps=1.0, clamp=None)},
 }
 WHY = (
-    "WGAN-GP (penalty weight 1) and not BCE: at the same number of steps BCE, and BCE with direct adversarial training, make "
-    "sharper samples that miss modes or weigh them badly, and refinement sharpens but cannot bring a missing mode back. A rate "
-    "that falls to 0 over the second half lets the critic settle, so that it can be climbed. Ring is stopped early on "
-    "purpose: at 4,000 steps of batch 256 it has 95 % within 0.1 and refinement has nothing left to show."
+    "WGAN-GP (penalty weight 1) and not BCE: see `compared`. BCE, also with direct adversarial training, makes sharper "
+    "samples that miss modes or weigh them badly, and refinement sharpens but cannot bring a missing mode back. A rate that "
+    "falls to 0 over the second half lets the critic settle, so that it can be climbed. Both runs are short on purpose, as the "
+    "paper's one epoch is: with 4,000 steps of batch 256 the raw samples are sharper (ring 95 %, grid 76 % within 0.1) and "
+    "there is less to see."
 )
+COLUMNS = ["modes", "share within 0.1", "jsd", "w1"]
+# measured with this script (--method, seed 0, the same steps and batch, 10,000 samples)
+COMPARED = {
+    "ring": {
+        "bce": {"before": [8, 0.814, 0.0191, 0.331], "after": [8, 0.995, 0.0191, 0.310]},
+        "bce-dat": {"before": [8, 0.790, 0.0107, 0.253], "after": [8, 0.964, 0.0089, 0.211]},
+    },
+    "grid": {
+        "bce": {"before": [14, 0.703, 0.2254, 1.387], "after": [21, 0.919, 0.2278, 1.408]},
+        "bce-dat": {"before": [17, 0.646, 0.1690, 1.398], "after": [21, 0.955, 0.1711, 1.398]},
+    },
+}
 
 
 def mlp(outputs: int, where: str) -> LayerNet:
@@ -145,7 +158,7 @@ def main() -> None:
             "G": "exponential average",
             "D": "as of the last step",
             "cpu_seconds": round(seconds, 1),
-            "why": WHY,
+            **({"why": WHY, "compared": {"columns": COLUMNS, **COMPARED[name]}} if args.method == "wgan-gp" else {}),
         },
         "loss": trainer.settings.loss,
         "z_size": 2,

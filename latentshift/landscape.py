@@ -6,6 +6,7 @@ networks under it. Gradients are those of the *sum* over rows: they do not scale
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +60,8 @@ class _Scene:
     def images(self) -> Tensor:
         if self._images is None:
             self._images = self.land.space.decode(self.land.pair, self.point, self.context)
-            self.land._count("g_forward", self.point.shape[0])
+            if self.space.runs_generator:
+                self.land._count("g_forward", self.point.shape[0])
         return self._images
 
     @property
@@ -122,7 +124,7 @@ class Landscape:
                 )
             (grad,) = torch.autograd.grad(value.sum(), flat)
         rows = flat.shape[0]
-        if scene._images is not None:
+        if scene._images is not None and self.space.runs_generator:
             self._count("g_backward", rows)
         if scene._logit is not None:
             self._count("d_backward", rows)
@@ -168,10 +170,25 @@ class Landscape:
 
     def jvp(self, p: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Return images and their directional derivative along `v` (like p), by forward differentiation."""
-        out: Any = torch.func.jvp(lambda q: self.space.decode(self.pair, q, self.context), (p,), (v,))
+        with warnings.catch_warnings():  # torch's own forward rules load scripted parts with a deprecation of theirs
+            warnings.simplefilter("ignore", DeprecationWarning)
+            out: Any = torch.func.jvp(lambda q: self.space.decode(self.pair, q, self.context), (p,), (v,))
         self._count("g_forward", 2 * p.shape[0])
         images, tangent = out
         return images, tangent
+
+    def jacobian(self, p: Tensor, project: Tensor | None = None) -> Tensor:
+        """Return the derivative (rows, m, size) of the images by the point, or of `project` (m, pixels) times the images: one
+        forward of G and m backward passes, batched."""
+        p = p.detach().requires_grad_(True)
+        with torch.enable_grad():
+            flat = _Scene(self, p, self.context).images.flatten(1)
+            out = flat if project is None else flat @ project.T.to(flat)
+            rows, m = out.shape
+            unit = torch.eye(m, dtype=out.dtype, device=out.device).unsqueeze(1).expand(m, rows, m)
+            (grad,) = torch.autograd.grad(out, p, unit, is_grads_batched=True)
+        self._count("g_backward", rows * m)
+        return grad.flatten(2).transpose(0, 1)
 
     def with_start_images(self, p: Tensor) -> Landscape:
         """Return this landscape, its context holding the images of `p` where the objective compares with them."""

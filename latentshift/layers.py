@@ -29,6 +29,16 @@ _BOOL = (bool,)
 _SIZE = (int, list)
 
 
+def aligned(tensor: Tensor) -> Tensor:
+    """Return `tensor` contiguous and at a 64-byte boundary, copied only where it is not.
+
+    Weights mapped from a file lie at odd addresses, where the CPU's kernels split their work differently: the last bit of a
+    result would depend on the file that the weights came from.
+    """
+    tensor = tensor.detach().contiguous()
+    return tensor if tensor.data_ptr() % 64 == 0 else tensor.clone()
+
+
 class Reshape(nn.Module):
     """(rows, ...) -> (rows, *shape)."""
 
@@ -187,8 +197,8 @@ class LayerNet(nn.Module):
     Built on the `meta` device when `meta=True`: no memory is taken until `load` gives the tensors.
 
     >>> net = LayerNet([{"op": "Linear", "key": "a", "kw": {"in_features": 2, "out_features": 1, "bias": False}}])
-    >>> net.load({"a.weight": torch.tensor([[1.0, 2.0]])})(torch.tensor([[3.0, 4.0]]))
-    tensor([[11.]])
+    >>> net.load({"a.weight": torch.tensor([[1.0, 2.0]])})(torch.tensor([[3.0, 4.0]])).item()
+    11.0
     """
 
     def __init__(self, entries: Sequence[Entry], *, where: str = "layers", meta: bool = False) -> None:
@@ -250,8 +260,13 @@ class LayerNet(nn.Module):
             state = {}
             for name, want in module.state_dict().items():
                 full = f"{key}.{name}" if key else name
-                value = tensors.get(full, torch.zeros((), dtype=torch.long))
-                state[name] = value.detach().to(torch.float32).contiguous() if want.dtype.is_floating_point else value.detach()
+                if want.dtype.is_floating_point:
+                    state[name] = aligned(tensors[full].to(torch.float32))
+                    continue
+                # a counter of batches serves training only: a file may lack it or hold anything
+                counter = tensors.get(full)
+                fits = counter is not None and counter.shape == want.shape and counter.dtype == want.dtype
+                state[name] = counter.detach() if counter is not None and fits else torch.zeros(want.shape, dtype=want.dtype)
             module.load_state_dict(state, assign=True)
         return self
 

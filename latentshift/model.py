@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import LatentshiftWarning, MissingCapabilityError, NumericError, RequestError, ShapeError, UsageError
 from .lazy import torch
-from .space import Normal, Prior, Space
+from .space import ImageSpace, Normal, Prior, Space
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +30,7 @@ class Capability(enum.Flag):
 
     NONE = 0
     CRITIC = enum.auto()  # there is a score at all
-    GRADIENT = enum.auto()  # images and score are differentiable
+    GRADIENT = enum.auto()  # images and score are differentiable (a G without a critic is taken to be)
     LOGIT = enum.auto()  # the score is a log odds of real against generated, as trained
     CALIBRATED = enum.auto()  # ... and was fitted to be one on held-out images
     FEATURES = enum.auto()  # D gives features
@@ -132,13 +132,12 @@ def evaluation(call: Any, what: str) -> Any:
     if not training:
         return call
     if isinstance(call, torch.nn.Module):
-        if any(s.training for s in call.modules() if next(iter(s.children()), None) is None) or call.training:
-            warnings.warn(
-                f"{what} is in training mode: an evaluation copy that shares its tensors is used (batch statistics and dropout "
-                f"off), so scores may differ from those seen in training.",
-                LatentshiftWarning,
-                stacklevel=4,
-            )
+        warnings.warn(
+            f"{what} is in training mode: an evaluation copy that shares its tensors is used (batch statistics and dropout "
+            "off), so scores may differ from those seen in training.",
+            LatentshiftWarning,
+            stacklevel=4,
+        )
         return frozen_copy(call)
     warnings.warn(
         f"{what} is a function around a module in training mode: batch statistics or dropout may make a row depend on its "
@@ -181,6 +180,7 @@ class Critic:
     labels: bool = False
     differentiable: bool = True
     features_call: Callable[..., Any] | None = None
+    classes: int | None = None  # how many labels it knows, where it says so
 
     def __post_init__(self) -> None:
         if self.returns not in RETURNS:
@@ -234,13 +234,17 @@ class Pair:
 
     @property
     def capabilities(self) -> Capability:
-        flags = self.extra | (self.critic.capabilities if self.critic else Capability.NONE)
+        flags = self.extra | (self.critic.capabilities if self.critic else Capability.GRADIENT)
         return flags | (Capability.LABELS if self.classes else Capability.NONE)
 
     @property
     def spaces(self) -> dict[str, Space]:
-        """All spaces by name, the plain one first."""
-        return {self.space.name: self.space, **self.more_spaces}
+        """All spaces by name, the plain one first; the images themselves last."""
+        found = {self.space.name: self.space, **self.more_spaces}
+        if self.image_shape is not None:
+            low, high = self.image_range
+            found.setdefault("image", ImageSpace(shape=self.image_shape, low=low, high=high))
+        return found
 
     @property
     def D(self) -> Callable[..., Any]:
@@ -376,6 +380,11 @@ class Pair:
             found = replace(pair, image_shape=tuple(images.shape[1:]))
             if pair.critic is None:
                 return found
+            if pair.critic.classes is not None and pair.critic.classes != pair.classes:
+                raise ShapeError(
+                    f"G has {pair.classes or 'no'} classes, the critic {pair.critic.name!r} has {pair.critic.classes}",
+                    way_out="Give a critic for the same labels, or one without.",
+                )
             score = _fits(lambda: pair.logit(images, label), f"D does not take G's images of shape {tuple(images.shape[1:])}")
             one = None if label is None else label[:1]
             alone = pair.logit(pair.generate(z[:1], one), one)

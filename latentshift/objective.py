@@ -182,7 +182,7 @@ class Displacement(Term):
             a, b = scene.images, scene.context.image0
         assert b is not None, "the context holds no start"
         d = (a - b).flatten(1)
-        return (d.square() if self.norm == "2" else d.abs()).mean(1)
+        return rows_sum(d.square() if self.norm == "2" else d.abs(), 1) / d.shape[1]
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,8 @@ class Ratio(Term):
         assert point0 is not None, "the context holds no start"
         assert image0 is not None, "the context holds no start image"
         moved = rows_sum((scene.point - point0).abs(), scene.point.ndim - 1) / scene.space.size
-        changed = (scene.images - image0).abs().flatten(1).mean(1)
+        d = (scene.images - image0).abs().flatten(1)
+        changed = rows_sum(d, 1) / d.shape[1]
         return changed / (moved + 1.0 if self.plus_one else moved.clamp_min(self.floor))
 
 

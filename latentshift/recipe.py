@@ -57,14 +57,14 @@ class Recipe:
     def changed(self, *, strategy: str | None = None, **changes: Any) -> Recipe:
         """Return this recipe with options (or its own fields) changed; None leaves a thing as it is.
 
-        Another strategy drops the options that it does not know. More steps without a step size are finer, not farther: the
+        A strategy takes the recipe's place, wrappers and all. More steps without a step size are finer, not farther: the
         radius stays and the step size follows from it. The word "none" stands for an option that is off.
         """
         fields = {f.name for f in dataclasses.fields(self)} - {"options", "name"}
         mine = {k: v for k, v in changes.items() if k in fields and v is not None}
         options = {k: None if v == "none" else v for k, v in changes.items() if k not in fields and v is not None}
         base, kept = self, dict(self.options)
-        if strategy is not None and strategy != self.strategy:
+        if strategy is not None:
             registry.get("strategies", strategy)
             base, kept = Recipe(name=strategy, strategy=strategy, link=self.link, space=self.space), {}
         if "steps" in options and "step_size" not in options and kept.get("eps") is not None:
@@ -139,7 +139,7 @@ def _published(name: str, alpha: float, steps: int, data: str, where: str) -> Re
 AUTO = Recipe(
     name="auto",
     line="a few short sign steps for the lower half by D, support kept, the better end (unverified without real images)",
-    options={"steps": 4, "step_size": 0.05, "eps": 0.2, "support": "auto", "unit": "prior"},
+    options={"steps": 4, "step_size": 0.05, "eps": 0.2, "decay": True, "support": "auto", "unit": "prior"},
     keep_best=True,
     lower_share=0.5,
     source="I-FGSM (paper 001 Eq. 5 to 7), shortened",

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from . import noise
 from .engine.run import Engine, Run, Settings
-from .errors import RequestError, ShapeError, UsageError
+from .errors import RequestError, ShapeError, UnknownNameError, UsageError
 from .files.names import resolve
 from .files.pictures import grid, to_bytes
 from .files.record import Recorder
@@ -191,8 +191,13 @@ class Sampler:
         strategy = strategy if strategy is not None else self.strategy
         changes = {**self.changes, **changes}
         if isinstance(strategy, Strategy):
-            if changes:
-                strategy = dataclasses.replace(strategy, **changes)
+            known = [f.name for f in dataclasses.fields(strategy) if f.init]
+            for name in changes:
+                if name not in known:
+                    raise UnknownNameError(
+                        "option", name, known, way_out=f"{strategy_name(strategy)!r} takes: {', '.join(known)}."
+                    )
+            strategy = dataclasses.replace(strategy, **changes) if changes else strategy
             return strategy, {"name": "custom", "strategy": strategy_name(strategy), "options": options(strategy)}
         recipe = self.recipe.changed(strategy=strategy, **changes)
         built: Strategy = recipe.build()

@@ -48,8 +48,16 @@ class Context(NamedTuple):
 
 
 def rows_sum(x: Tensor, axes: int) -> Tensor:
-    """Sum the last `axes` axes."""
-    return x.flatten(-axes).sum(-1) if axes else x
+    """Sum the last `axes` axes, by halves: additions of whole columns give a row the same bits wherever it lies in a batch,
+    which a library's own reduction does not."""
+    if not axes:
+        return x
+    x = x.flatten(-axes)
+    while (n := x.shape[-1]) > 1:
+        half = n // 2
+        folded = x[..., :half] + x[..., half : 2 * half]
+        x = torch.cat([folded, x[..., -1:]], -1) if n % 2 else folded
+    return x[..., 0]
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,7 @@ class Prior:
 
     kind = "none"
     bounded = False
+    product = False  # whether coordinates are independent, so that one can be redrawn alone
 
     def draw(self, random: Any, shape: Sequence[int]) -> Any:
         raise RequestError(f"a {self.kind!r} prior cannot be drawn from")
@@ -86,6 +95,23 @@ class Prior:
         """Standard deviation of one coordinate (1 where it has no meaning)."""
         return 1.0
 
+    def near(self, z: Tensor, noise: Tensor, s: Tensor | float) -> Tensor:
+        """Return a point near `z`, whose law is the prior where z's is: `s` (0 stays, 1 is the longest move) sets how near,
+        `noise` is standard normal, like z."""
+        raise RequestError(f"a {self.kind!r} prior has no move that keeps it")
+
+    def tangent(self, z: Tensor, v: Tensor) -> Tensor:
+        """Return the part of `v` along the support at `z` (all of it, unless the support is curved)."""
+        return v
+
+    def move(self, z: Tensor, v: Tensor) -> Tensor:
+        """Return where the tangent vector `v` leads from `z`; walls are not looked at."""
+        return z + v
+
+    def between(self, a: Tensor, b: Tensor) -> Tensor:
+        """Return the tangent vector at `a` that leads to `b`: the inverse of `move`."""
+        return b - a
+
     def card(self) -> dict[str, Any]:
         """Return the form of a card's `z_prior`."""
         return {"kind": self.kind}
@@ -97,12 +123,16 @@ class Flat(Prior):
 
     kind = "none"
 
+    def near(self, z: Tensor, noise: Tensor, s: Tensor | float) -> Tensor:
+        return z + s * noise
+
 
 @dataclass(frozen=True)
 class Normal(Prior):
     """N(0, I)."""
 
     kind = "normal"
+    product = True
 
     def draw(self, random: Any, shape: Sequence[int]) -> Any:
         return random.randn(*shape)
@@ -115,6 +145,13 @@ class Normal(Prior):
 
     def score(self, z: Tensor) -> Tensor:
         return -z
+
+    def near(self, z: Tensor, noise: Tensor, s: Tensor | float) -> Tensor:
+        return _shrink(s) * z + s * noise
+
+
+def _shrink(s: Tensor | float) -> Tensor | float:
+    return (1 - s * s).clamp_min(0).sqrt() if isinstance(s, torch.Tensor) else math.sqrt(max(1 - s * s, 0.0))
 
 
 def _fold(z: Tensor, low: float, high: float) -> Tensor:
@@ -131,6 +168,7 @@ class Uniform(Prior):
     high: float = 1.0
     kind = "uniform"
     bounded = True
+    product = True
 
     def draw(self, random: Any, shape: Sequence[int]) -> Any:
         return random.uniform(self.low, self.high, size=tuple(shape))
@@ -150,6 +188,9 @@ class Uniform(Prior):
     def scale(self) -> float:
         return (self.high - self.low) / math.sqrt(12)
 
+    def near(self, z: Tensor, noise: Tensor, s: Tensor | float) -> Tensor:
+        return self.reflect(z + self.scale() * s * noise)
+
     def card(self) -> dict[str, Any]:
         return {"kind": "uniform", "low": self.low, "high": self.high}
 
@@ -162,6 +203,7 @@ class TruncatedNormal(Prior):
     factor: float = 1.0
     kind = "truncated-normal"
     bounded = True
+    product = True
 
     def draw(self, random: Any, shape: Sequence[int]) -> Any:
         return self._inverse(torch.from_numpy(random.uniform(0.0, 1.0, size=tuple(shape)))).numpy()
@@ -194,6 +236,13 @@ class TruncatedNormal(Prior):
         mass = math.erf(b / math.sqrt(2))
         return self.factor * math.sqrt(1 - 2 * b * math.exp(-b * b / 2) / math.sqrt(2 * math.pi) / mass)
 
+    def near(self, z: Tensor, noise: Tensor, s: Tensor | float) -> Tensor:
+        low = 0.5 * math.erfc(self.bound / math.sqrt(2))  # a Gaussian move of the normal number of equal rank
+        rank = (torch.special.ndtr(z.double() / self.factor) - low) / (1 - 2 * low)
+        normal = torch.special.ndtri(rank.clamp(1e-15, 1 - 1e-15))
+        moved = _shrink(s) * normal + s * noise
+        return self.clamp(self._inverse(torch.special.ndtr(moved)).to(z.dtype))
+
     def card(self) -> dict[str, Any]:
         return {"kind": self.kind, "bound": self.bound} | ({"factor": self.factor} if self.factor != 1 else {})
 
@@ -213,9 +262,21 @@ class Sphere(Prior):
         return self.clamp(noise.normal(t, purpose, shape, dtype))
 
     def clamp(self, z: Tensor) -> Tensor:  # one axis of coordinates
-        return z / z.square().mean(-1, keepdim=True).sqrt().clamp_min(1e-12)
+        return z / (rows_sum(z.square(), 1) / z.shape[-1]).sqrt().clamp_min(1e-12).unsqueeze(-1)
 
     reflect = clamp
+
+    def near(self, z: Tensor, noise: Tensor, s: Tensor | float) -> Tensor:
+        return self.clamp(_shrink(s) * z + s * noise)
+
+    def tangent(self, z: Tensor, v: Tensor) -> Tensor:
+        return v - z * (z * v).mean(-1, keepdim=True) / z.square().mean(-1, keepdim=True).clamp_min(1e-24)
+
+    def move(self, z: Tensor, v: Tensor) -> Tensor:
+        return self.clamp(z + v)
+
+    def between(self, a: Tensor, b: Tensor) -> Tensor:
+        return b / (a * b).mean(-1, keepdim=True).clamp_min(1e-12) - a
 
     def inside(self, z: Tensor, axes: int) -> Tensor:
         return (z.square().flatten(-axes).mean(-1) - 1).abs() < 1e-3
@@ -254,6 +315,11 @@ class EmpiricalGaussian(Prior):
     def scale(self) -> float:
         return float((self.factor.square().sum() / self.factor.shape[0]).sqrt())
 
+    def near(self, z: Tensor, noise: Tensor, s: Tensor | float) -> Tensor:
+        mean = self.mean.to(z)
+        moved: Tensor = mean + _shrink(s) * (z - mean) + s * (noise @ self.factor.to(noise).T)
+        return moved
+
 
 def prior_of_card(card: dict[str, Any]) -> Prior:
     """Return the prior that a card's `z_prior` names; raises UsageError for another kind."""
@@ -278,6 +344,8 @@ class Space:
     name: str = "z"
     shape: tuple[int, ...] = ()
     prior: Prior = Normal()
+
+    runs_generator = True  # whether `decode` runs G (the ledger counts it then)
 
     @property
     def axes(self) -> int:
@@ -358,3 +426,34 @@ class Space:
             return point + eps * (2 * noise[:, 1:].reshape(point.shape) - 1)
         direction = self.unit(torch.special.ndtri(noise[:, 1:].double()).to(point.dtype).reshape(point.shape))
         return point + eps * self._view(noise[:, 0] ** (1 / self.size)) * direction
+
+
+@dataclass(frozen=True)
+class ImageSpace(Space):
+    """The images themselves: a start is G(z), what moves is the picture, and only D is asked (DOT in target space).
+
+    `low` and `high` are the walls of the image range.
+    """
+
+    name: str = "image"
+    prior: Prior = Flat()
+    low: float = -1.0
+    high: float = 1.0
+    runs_generator = False
+
+    def enter(self, pair: Any, z: Tensor, context: Context) -> Tensor:
+        with torch.no_grad():
+            images: Tensor = pair.generate(z, context.label)
+        return images
+
+    def decode(self, pair: Any, point: Tensor, context: Context) -> Tensor:
+        return point
+
+    def clamp(self, point: Tensor) -> Tensor:
+        return point.clamp(self.low, self.high)
+
+    def reflect(self, point: Tensor) -> Tensor:
+        return _fold(point, self.low, self.high)
+
+    def inside(self, point: Tensor) -> Tensor:
+        return ((point >= self.low) & (point <= self.high)).flatten(-self.axes).all(-1)

@@ -229,8 +229,8 @@ def pair_of(
     z_size: str | None = None,
 ) -> Pair:
     """Return the pair that the model options ask for, on its device."""
-    from ..files.folder import is_pair_folder, read_critic
-    from ..files.names import ALIASES, resolve
+    from ..files.folder import is_pair_folder
+    from ..files.names import ALIASES, read_critic_path, resolve
 
     if model in ALIASES and factory is None:
         print(f"note: {model} stands for {ALIASES[model]}", file=sys.stderr)
@@ -253,8 +253,8 @@ def pair_of(
         from .. import registry
         from ..sampler import as_critic
 
-        if is_pair_folder(Path(critic)):
-            pair = pair.replaced(critic=read_critic(critic))
+        if is_pair_folder(Path(critic)) or Path(critic).is_file():
+            pair = pair.replaced(critic=read_critic_path(Path(critic))).probed()
         elif critic in registry.names("critics"):
             pair = pair.replaced(critic=as_critic(registry.get("critics", critic)()))
         else:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from .. import registry
-from ..errors import UnknownNameError
+from ..errors import LatentshiftError, UnknownNameError
 from .common import general
 
 
@@ -26,7 +26,7 @@ def _table(rows: list[tuple[str, str]]) -> None:
 
 def _paragraphs(text: str) -> str:
     parts = inspect.cleandoc(text).split("\n\n")
-    return "\n\n".join(p if p.startswith("    ") else textwrap.fill(" ".join(p.split()), 80) for p in parts)
+    return "\n\n".join(p if p.startswith(" ") else textwrap.fill(" ".join(p.split()), 80) for p in parts)
 
 
 def _wrapped(text: str) -> str:
@@ -98,26 +98,30 @@ def strategies(name: str | None, as_json: bool, quiet: bool, debug: bool) -> Non
         return _show([(n, registry.one_line(s)) for n, s in found.items()], as_json)
     kind = registry.get("strategies", name)
     docs = registry.option_docs(kind)
-    made = kind()
-    cost = made.cost()
+    try:
+        cost = kind().cost()
+    except LatentshiftError:  # it cannot be made without its options, as a chain
+        cost = None
     source = getattr(kind, "source", "")
     if as_json:
         rows = {k: {"default": d.default, "help": d.help} for k, d in docs.items()}
         click.echo(
             json.dumps(
-                {"name": name, "doc": kind.__doc__, "source": source, "options": rows, "cost": cost._asdict()},
+                {"name": name, "doc": kind.__doc__, "source": source, "options": rows, "cost": cost and cost._asdict()},
                 indent=2,
                 default=str,
             )
         )
         return None
-    click.echo(f"{name}\n\n{_paragraphs(kind.__doc__ or '')}\n\nSource: {source}")
-    least = "" if cost.exact else "at most "
-    cost_line = (
-        f"Cost per sample with these defaults: {least}{cost.g_forward:g} forward passes of G, {cost.d_forward:g} of D, "
-        f"{cost.g_backward:g} backward; the final image is one G more."
-    )
-    click.echo(f"{_wrapped(cost_line)}\n\nOptions (--option KEY=VALUE):")
+    click.echo(f"{name}\n\n{_paragraphs(kind.__doc__ or '')}\n\n" + textwrap.fill(f"Source: {source}", 80))
+    if cost is not None:
+        least = "" if cost.exact else "at most "
+        text = (
+            f"Cost per sample with these defaults: {least}{cost.g_forward:g} forward passes of G, {cost.d_forward:g} of D, "
+            f"{cost.g_backward:g} backward; the final image is one G more."
+        )
+        click.echo(textwrap.fill(text, 80))
+    click.echo("\nOptions (--option KEY=VALUE):")
     for doc in docs.values():
         default = "none" if doc.default is None else doc.default
         click.echo(textwrap.fill(f"{doc.name} = {default}  {doc.help}", 80, initial_indent="  ", subsequent_indent="      "))

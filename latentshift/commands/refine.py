@@ -112,7 +112,8 @@ def _taken_up(typed: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
         old = then.get(key)
         old = tuple(old) if isinstance(old, list) else Path(old) if key == "latents" and old else old
         new = typed[key]
-        typed_now = str(source(key)).endswith(("COMMANDLINE", "ENVIRONMENT"))
+        where = source(key)
+        typed_now = where is not None and where.name in ("COMMANDLINE", "ENVIRONMENT")
         if typed_now and new != old and key not in ("device", "chunk"):
             from ..errors import RequestError
 
@@ -234,6 +235,7 @@ def _start(typed: dict[str, Any], pair: Pair, seeds: list[int] | None) -> tuple[
 
     from .. import noise
     from ..files.latents import read_latents
+    from ..model import check_finite
     from ..sampler import _labels, row_names
 
     labels: Any = None
@@ -247,6 +249,7 @@ def _start(typed: dict[str, Any], pair: Pair, seeds: list[int] | None) -> tuple[
     if typed["classes"]:
         labels = np.resize(np.array(typed["classes"]), len(numbers))
     z0 = torch.from_numpy(np.ascontiguousarray(z))
+    check_finite(z0, "latents")
     return z0, numbers, _labels(labels, len(numbers), pair), row_names(numbers, by_seed)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..errors import DeviceError, LatentshiftWarning, NumericError
 from ..landscape import Landscape, Ledger
-from ..model import Pair, check_finite, require
+from ..model import Capability, Pair, check_finite, require
 from ..noise import SEED_LIMIT, Draw, latents
 from ..objective import Realness, Term
 from ..space import Context, Space
@@ -57,6 +57,7 @@ class Chunk(NamedTuple):
     trace: np.ndarray[
         Any, Any
     ]  # (steps + 1, rows): values before each step and at the end (one column, the mean, unless `trace`)
+    extra: dict[str, np.ndarray[Any, Any]] | None = None  # what the method tells beyond, by name
 
 
 @dataclass
@@ -119,8 +120,9 @@ class Engine:
         if plan.startswith("as given:"):
             self.run_.notes.append(f"the networks run {plan}")
         self.run_.seconds["prepare"] = time.perf_counter() - began
-        probe = Landscape(self.pair, self._context([0], None, None), space=self.space, objective=self.objective)
-        strategy.check(probe)
+        # real images are a promise that the critic will be calibrated
+        able = self.pair if reals is None else self.pair.replaced(extra=self.pair.extra | Capability.CALIBRATED)
+        strategy.check(Landscape(able, self._context([0], None, None), space=self.space, objective=self.objective))
         self.strategy = fitted or self._fit(strategy, reals)
         self.run_.strategy = self.strategy
 
@@ -136,10 +138,11 @@ class Engine:
         return (draw.bits(0, "label", 1)[:, 0] * self.pair.classes >> 32).to(self.device)
 
     def _fit(self, strategy: Strategy, reals: Any) -> Strategy:
-        if not strategy.pilot:
+        pilot = strategy.pilot if reals is None else strategy.pilot_with_reals
+        if not pilot:
             return strategy
         began = time.perf_counter()
-        rows = padded(strategy.pilot, self.device)
+        rows = padded(pilot, self.device)
         seeds = [SEED_LIMIT - 1 - i for i in range(rows)]
         z = torch.from_numpy(latents(seeds, self.pair.space.shape, self.pair.space.prior)).to(
             self.device, self.pair.compute_dtype
@@ -253,7 +256,7 @@ class Engine:
         land.counted = rows
         land.with_start_images(point0)
         before = land.ledger.copy()
-        tells = strategy.tells_start and self.objective.core().is_score and strategy.steps > 0
+        tells = strategy.tells_start and self.objective.core().is_score and strategy.rounds > 0
         start_images = None
         if not tells:
             start_images, score0 = self._look(land, point0)
@@ -290,6 +293,7 @@ class Engine:
             images0=_array(start_images, rows) if images0 and start_images is not None else None,
             images=_array(images, rows),
             trace=trace if s.trace else trace.mean(1, keepdims=True),
+            extra={name: _array(value, rows) for name, value in (outcome.extra or {}).items()},
         )
 
     def _look(self, land: Landscape, point: Tensor) -> tuple[Tensor, Tensor]:
@@ -308,9 +312,9 @@ class Engine:
         # `active` says which row of the chunk each row of the state is; the first `busy` are distinct, the rest is padding
         active, busy = torch.arange(len(point0), device=self.device), rows
         spent = torch.zeros(len(point0), dtype=torch.float64, device=self.device)
-        told = torch.full((strategy.steps, len(point0)), torch.nan, device=self.device)
+        told = torch.full((strategy.rounds, len(point0)), torch.nan, device=self.device)
         counted = busy
-        for t in range(strategy.steps):
+        for t in range(strategy.rounds):
             sub.counted = counted
             before, done = land.ledger.copy(), state.done
             fresh, info = strategy.step(state, t, sub, draw)
@@ -319,7 +323,7 @@ class Engine:
             mine, alive = active[:busy], ~done[:busy]
             spent.index_add_(0, mine, alive.double() * share)
             told[t].index_copy_(0, mine, torch.where(alive, info.value.detach()[:busy].float(), torch.nan))
-            if (t + 1) % look_every and t + 1 < strategy.steps:
+            if (t + 1) % look_every and t + 1 < strategy.rounds:
                 continue
             left = mine[~state.done[:busy]]
             if len(left) == counted:

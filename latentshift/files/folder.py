@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,13 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from ..errors import DamagedFileError, FileError, LatentshiftError
 from ..layers import LayerNet, output_shape
 from ..model import RETURNS, Critic, Pair
 from ..space import Space, prior_of_card
-from .write import write_json
+from .write import output_errors, write_json, write_whole
 
 _HEADER_LIMIT = 100 * 2**20
 
@@ -81,7 +80,8 @@ def folder_sha256(folder: Path) -> str:
     for name in ("G.safetensors", "D.safetensors", "card.json"):
         path = folder / name
         if path.is_file():
-            total.update(name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+            with path.open("rb") as stream:
+                total.update(name.encode() + b"\0" + hashlib.file_digest(stream, "sha256").digest())
     return total.hexdigest()
 
 
@@ -190,7 +190,8 @@ def write_pair(
 ) -> Path:
     """Write a pair folder: tensors under the names of the layer lists (float16 with `half`), the card with those lists."""
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    with output_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     card = {"schema": 1, **card, "layers": dict(card.get("layers", {}))}
     for part, net in (("G", G), ("D", D)):
         if net is None:
@@ -199,8 +200,7 @@ def write_pair(
         tensors = {k: v.detach().cpu().contiguous() for k, v in net.tensors().items()}
         if half:
             tensors = {k: v.half() if v.dtype == torch.float32 else v for k, v in tensors.items()}
-        target = folder / f"{part}.safetensors"
-        save_file(tensors, str(target) + ".part")
-        os.replace(str(target) + ".part", target)
+        data = save(tensors)  # and not save_file, whose files nobody but the owner may read
+        write_whole(folder / f"{part}.safetensors", lambda stream, data=data: stream.write(data))  # type: ignore[misc]
     write_json(folder / "card.json", card)
     return folder

@@ -17,7 +17,7 @@ from .. import registry
 from ..errors import FileError, UnknownNameError
 
 if TYPE_CHECKING:
-    from ..model import Pair
+    from ..model import Critic, Pair
 
 DEFAULT_MODEL = "fashion32"
 
@@ -48,7 +48,8 @@ class BundledPair:
         return read_pair(self.folder)
 
 
-FASHION32 = BundledPair("fashion32", "Fashion-MNIST garments, 1x32x32, hinge with spectral norm (bundled, the default)")
+FASHION32 = BundledPair("fashion32", "Fashion-MNIST garments, 1x32x32, with an honest D that can be climbed (bundled, default)")
+FASHION32_SN = BundledPair("fashion32-sn", "the same G with the D that it was trained with: hinge, spectral norm (bundled)")
 RING = BundledPair("ring", "eight Gaussians on a ring, 2-D latent and 2-D points (bundled, paper 000 H.1)")
 GRID = BundledPair("grid", "twenty-five Gaussians on a grid, 2-D latent and 2-D points (bundled, paper 000 H.1)")
 
@@ -82,16 +83,56 @@ def pair_names() -> list[str]:
     return [n for n, thing in found.items() if getattr(thing, "kind", "pair") == "pair"] + list(ALIASES)
 
 
+def _families() -> list[Any]:
+    return [t for t in registry.everything("models")[0].values() if getattr(t, "kind", "pair") == "family"]
+
+
+def family_of(path: Path) -> Any | None:
+    """Return the family that recognises a file or folder, None where none does.
+
+    Raises FileError where the file cannot be read by any of them, with the first reason.
+    """
+    refusal: FileError | None = None
+    for family in _families():
+        try:
+            if family.sniff(path):
+                return family
+        except FileError as error:  # another family may read another format; the reason is kept
+            refusal = refusal or error
+    if refusal is not None:
+        raise refusal
+    return None
+
+
+def read_critic_path(path: Path) -> Critic:
+    """Return the critic in a pair folder, or the discriminator in a file of a family.
+
+    Raises FileError where there is none that is known.
+    """
+    from .folder import is_pair_folder, read_critic
+
+    if is_pair_folder(path):
+        return read_critic(path)
+    family = family_of(path)
+    if family is None or not hasattr(family, "read_critic"):
+        raise FileError("no discriminator of a known family in this file", where=str(path), way_out="Give a pair folder.")
+    critic: Critic = family.read_critic(path)
+    return critic
+
+
 def read_path(path: Path) -> Pair:
     """Return the pair of a folder or file: a pair folder, else the first family that recognises it."""
     from .folder import is_pair_folder, read_pair
 
     if is_pair_folder(path):
         return read_pair(path)
-    for thing in registry.everything("models")[0].values():
-        if getattr(thing, "kind", "pair") == "family" and thing.sniff(path):
-            pair: Pair = thing.read(path)
-            return pair
+    family = family_of(path)
+    if family is not None:
+        pair: Pair = family.read(path)
+        return pair
+    for other in _families():
+        if path.is_file() and getattr(other, "explains", False):
+            other.read(path)
     if path.is_dir():
         raise FileError(
             "not a pair folder: it has no card.json",

@@ -121,29 +121,6 @@ def grid(
     return canvas
 
 
-def scatter(before: Any | None, after: Any, *, title: str = "", side: int = 420) -> Image.Image:
-    """Return two point clouds (rows, 2) side by side on the same axes, before left of after."""
-    clouds = [c for c in (before, after) if c is not None]
-    every = np.concatenate([np.asarray(c, np.float64) for c in clouds])
-    every = every[np.isfinite(every).all(1)]
-    low, high = (every.min(0), every.max(0)) if len(every) else (np.zeros(2), np.ones(2))
-    span = max(float((high - low).max()), 1e-9) * 1.08
-    centre = (low + high) / 2
-    canvas = Image.new("RGB", (len(clouds) * (side + 12) + 12, side + 52), "white")
-    pen = ImageDraw.Draw(canvas)
-    pen.text((12, 6), _fit(title, _font(14), canvas.width - 24), "black", _font(14))
-    for k, cloud in enumerate(clouds):
-        x0, y0 = 12 + k * (side + 12), 44
-        name = "after" if cloud is after else "before"
-        pen.text((x0, 26), f"{name} ({len(cloud)} points)", "#444444", _font(12))
-        pen.rectangle((x0, y0, x0 + side, y0 + side - 4), outline="#bbbbbb")
-        xy = (np.asarray(cloud, np.float64) - centre) / span + 0.5
-        for px, py in xy[np.isfinite(xy).all(1)]:
-            cx, cy = x0 + px * side, y0 + (1 - py) * (side - 4)
-            pen.ellipse((cx - 1.5, cy - 1.5, cx + 1.5, cy + 1.5), fill="#1f5fbf")
-    return canvas
-
-
 def _font(size: int) -> Any:
     return ImageFont.load_default(size)
 

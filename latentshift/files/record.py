@@ -21,6 +21,7 @@ from ..model import Pair
 from ..space import Space
 from .pictures import Bytes, grid, save_png, to_bytes
 from .run import Array, RunFolder, reason
+from .scatter import REFINED, Panel, before_after, scatter
 from .thumbs import choose, shrink, side_of, wanted, write_thumbs
 
 _TILES = 64  # rows that the grid may show, kept in the parts
@@ -225,11 +226,17 @@ class Recorder:
                 title=title,
             )
         else:
-            from .pictures import scatter
-
             if done["x"].ndim != 2 or done["x"].shape[1] != 2:
                 return
-            image = scatter(done.get("x0"), done["x"], title=title)
+            marks = self.pair.card.get("modes")
+            means = (float(np.nanmean(done[k])) for k in ("score0", "score"))
+            notes = [
+                f"mean score {m:.3g}{tail}" for m, tail in zip(means, ("", f", {self.recipe.get('name', '')}"), strict=True)
+            ]
+            if "x0" in done:
+                image = before_after(done["x0"], done["x"], marks, notes=(notes[0], notes[1]))
+            else:
+                image = scatter([Panel("refined", done["x"], colour=REFINED)], marks=marks)
         save_png(self.folder.path / "grid.png", image)
 
 

@@ -35,7 +35,7 @@ def npz_bytes(arrays: Mapping[str, Array], *, compress: bool = False) -> bytes:
     with zipfile.ZipFile(stream, "w", method) as archive:
         for name, array in arrays.items():
             inner = io.BytesIO()
-            np.lib.format.write_array(inner, np.ascontiguousarray(array), allow_pickle=False)
+            np.lib.format.write_array(inner, np.asarray(array, order="C"), allow_pickle=False)
             info = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))
             archive.writestr(info, inner.getvalue(), compress_type=method)
     return stream.getvalue()

@@ -122,6 +122,7 @@ class Strategy:
     needs: ClassVar[Capability] = Capability.CRITIC | Capability.GRADIENT
     spaces: ClassVar[tuple[str, ...]] = ()  # names of spaces it is defined in; empty: any
     source: ClassVar[str] = ""
+    rejects: ClassVar[bool] = False  # whether a row may end rejected
     tells_start: ClassVar[bool] = False  # whether the first step's value is that of the start itself
 
     steps: int = 20  # iterations per sample; 0 gives back the start
@@ -135,6 +136,11 @@ class Strategy:
         """Rows of work per sample at a time."""
         return 1
 
+    @property
+    def rounds(self) -> int:
+        """How often the engine calls `step`: `steps`, unless a method counts its steps in evaluations."""
+        return self.steps
+
     def cost(self) -> Cost:
         """Return the evaluations per sample (without the final images)."""
         raise NotImplementedError
@@ -147,6 +153,11 @@ class Strategy:
     def pilot(self) -> int:
         """How many pilot rows `fit` wants (0: it learns nothing)."""
         return 0
+
+    @property
+    def pilot_with_reals(self) -> int:
+        """How many pilot rows `fit` wants where it is handed real images."""
+        return self.pilot
 
     def check(self, landscape: Landscape) -> None:
         """Raise an error where a combination makes no sense for this pair or space, before the first evaluation."""
@@ -182,16 +193,33 @@ class Stay(Strategy):
 
 def options(strategy: Any) -> dict[str, Any]:
     """Return a strategy's options as plain values; a wrapped strategy nests under its own name."""
-    out: dict[str, Any] = {}
-    for f in dataclasses.fields(strategy):
-        value = getattr(strategy, f.name)
-        out[f.name] = {"strategy": strategy_name(value), **options(value)} if isinstance(value, Strategy) else value
-    return out
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Strategy):
+            return {"strategy": strategy_name(value), **options(value)}
+        return [plain(v) for v in value] if isinstance(value, tuple | list) else value
+
+    return {f.name: plain(getattr(strategy, f.name)) for f in dataclasses.fields(strategy)}
 
 
 def strategy_name(strategy: Any) -> str:
     """Return the name of a strategy's class as the command line writes it."""
     return str(getattr(type(strategy), "name", type(strategy).__name__.lower()))
+
+
+def not_finite(value: Tensor, grad: Tensor) -> Tensor:
+    """Return which rows have a value or a gradient that is NaN or infinite."""
+    return ~(torch.isfinite(value) & torch.isfinite(grad).flatten(1).all(1))
+
+
+def sigmoid(x: Tensor) -> Tensor:
+    """Return 1 / (1 + exp(-x)). The last bit of torch.sigmoid on a CPU depends on how many rows are beside; exp's does not."""
+    return 1 / (1 + torch.exp(-x))
+
+
+def rowwise(rows: Tensor, like: Tensor) -> Tensor:
+    """Return (rows,) reshaped to broadcast against `like` (rows, ...)."""
+    return rows.reshape(-1, *[1] * (like.ndim - 1))
 
 
 def need_positive(**values: float | None) -> None:

@@ -45,12 +45,24 @@ class Wrapper(Strategy):
         return self.inner.width
 
     @property
+    def rounds(self) -> int:
+        return self.inner.rounds
+
+    @property
     def tells_start(self) -> bool:  # type: ignore[override]
         return self.inner.tells_start
 
     @property
+    def rejects(self) -> bool:  # type: ignore[override]
+        return self.inner.rejects
+
+    @property
     def pilot(self) -> int:
         return self.inner.pilot
+
+    @property
+    def pilot_with_reals(self) -> int:
+        return max(self.pilot, self.inner.pilot_with_reals)
 
     def cost(self) -> Cost:
         return self.inner.cost()
@@ -184,7 +196,8 @@ class LowerShare(StopAt):
         assert landscape.context.point0 is not None
         scores = landscape.order(landscape.context.point0[: self.rows]).float()
         finite = scores[torch.isfinite(scores)]
-        target = float(torch.quantile(finite, self.share)) if len(finite) else float("inf")
+        some = len(finite) and self.share < 1
+        target = float(torch.quantile(finite, self.share)) if some else float("inf")
         return replace(self, inner=inner, target=target)
 
     def reached(self, value: Tensor, t: Tensor | int) -> Tensor:

@@ -1,1 +1,1 @@
-"""Training in small pieces: losses, penalties, averaging, and one loop that knows no method by name."""
+"""Training in small pieces: losses, penalties, shifts, averaging, and one loop that knows no method by name."""

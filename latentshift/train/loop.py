@@ -26,7 +26,7 @@ from torch import Tensor
 from ..errors import DamagedFileError, NumericError, UsageError
 from ..files.write import write_whole
 from ..layers import LayerNet
-from .pieces import LOSSES, Average, add_spectral_norm
+from .pieces import LOSSES, Average, add_spectral_norm, baked
 from .shifts import has_dropout
 
 Penalty = Callable[[Any, Tensor, Tensor, Tensor | None, torch.Generator], Tensor]
@@ -50,6 +50,7 @@ class Settings:
     decay_share: float = 0.25  # the learning rate falls linearly to 0 over this last share of the steps
     ema: float = 0.999
     spectral_norm: bool = False  # on every weighted layer of D
+    ema_d: float = 0.0  # above 0: also average D's weights (with spectral norms multiplied in), as `Trainer.average_d`
     train_g: bool = True  # False: G stays frozen in evaluation mode and D alone learns (an honest critic)
     seed: int = 0
 
@@ -88,6 +89,7 @@ class Trainer:
         if s.spectral_norm:
             add_spectral_norm(self.D, s.seed)
         self.average = Average(self.G, s.ema)
+        self.average_d = Average(baked(self.D), s.ema_d) if s.ema_d else None
         self.opt_g = torch.optim.Adam(self.G.parameters(), s.lr_g, s.betas)
         self.opt_d = torch.optim.Adam(self.D.parameters(), s.lr_d, s.betas)
 
@@ -150,6 +152,8 @@ class Trainer:
             for penalty in self.penalties:
                 loss_d = loss_d + penalty(self._critic, x, f, label, self.generator)
             self._apply(self.opt_d, loss_d)
+        if self.average_d:
+            self.average_d.update(baked(self.D), self.step)
         loss_g = torch.zeros(())
         if s.train_g:
             _, z, label = self._draw(s.g_batch or s.batch)
@@ -206,6 +210,7 @@ class Trainer:
             "G": self.G.state_dict(),
             "D": self.D.state_dict(),
             "average": self.average.net.state_dict(),
+            "average_d": self.average_d.net.state_dict() if self.average_d else {},
             "opt_g": self.opt_g.state_dict(),
             "opt_d": self.opt_d.state_dict(),
             "generator": self.generator.get_state(),
@@ -237,7 +242,8 @@ class Trainer:
             log = json.loads(state["log"])
             missing = [k for k in self._state() if k not in state]
         except Exception as error:
-            raise DamagedFileError(f"not a training checkpoint: {str(error).splitlines()[0]}", where=str(path)) from None
+            text = (str(error).splitlines() or [type(error).__name__])[0]
+            raise DamagedFileError(f"not a training checkpoint: {text}", where=str(path)) from None
         if missing:
             raise DamagedFileError(f"a training checkpoint without {missing[0]!r}", where=str(path))
         mine = json.loads(json.dumps(self._made_of()))
@@ -251,6 +257,8 @@ class Trainer:
         self.G.load_state_dict(state["G"])
         self.D.load_state_dict(state["D"])
         self.average.net.load_state_dict(state["average"])
+        if self.average_d:
+            self.average_d.net.load_state_dict(state["average_d"])
         self.opt_g.load_state_dict(state["opt_g"])
         self.opt_d.load_state_dict(state["opt_d"])
         self.generator.set_state(state["generator"])

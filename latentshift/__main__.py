@@ -1,0 +1,6 @@
+"""`python -m latentshift`."""
+
+from .commands import main
+
+if __name__ == "__main__":
+    main()
