@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import struct
 import zipfile
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import registry
-from ..errors import DamagedFileError, FileError
+from ..errors import DamagedFileError, FileError, LatentshiftError
 
 _HEADER_LIMIT = 100 * 2**20
 _SHOWN = 12  # tensors listed by name
@@ -39,17 +40,20 @@ def inspect_path(path: Path) -> dict[str, Any]:
         raise FileError("an empty file", where=str(path))
     with path.open("rb") as stream:
         head = stream.read(64)
-    if (by_family := _family(path)) is not None:
-        return by_family
     if path.suffix == ".safetensors" or head[8:9] == b"{":
-        return {"kind": "safetensors", "path": str(path), "bytes": size, **_tensors(path)}
+        told = {"kind": "safetensors", "path": str(path), "bytes": size, **_tensors(path)}
+        with contextlib.suppress(LatentshiftError):  # of no family, or of one that asks for more files
+            told |= {"family": (_family(path) or {}).get("family")}
+        return told
     if head.startswith(b"\x93NUMPY"):
         return {"kind": "npy", "path": str(path), "bytes": size, "arrays": {path.stem: _npy(path)}}
-    if head.startswith(b"PK"):
-        return _zip(path, size)
     for magic, what, way_out in _MAGIC:
         if head.lstrip().startswith(magic):
             raise FileError(what, where=str(path), way_out=way_out)
+    if head.startswith(b"PK"):
+        return _zip(path, size)
+    if (by_family := _family(path)) is not None:
+        return by_family
     raise FileError(
         "no installed reader knows this kind of file", where=str(path), way_out="'latentshift plugins' lists what is installed."
     )
@@ -178,6 +182,8 @@ def _zip(path: Path, size: int) -> dict[str, Any]:
                     raise DamagedFileError(f"{name} cannot be read: {error}", where=str(path)) from None
         kind = "latents" if {"z", "point"} & set(arrays) else "statistics" if {"mu", "sigma"} <= set(arrays) else "npz"
         return {"kind": kind, "path": str(path), "bytes": size, "arrays": arrays}
+    if "dataset.json" not in names and (by_family := _family(path)) is not None:
+        return by_family
     if any(n.endswith("data.pkl") for n in names):
         program = any("/code/" in n for n in names)
         way_out = "TorchScript is a program: only --trust-code runs it." if program else "See 'latentshift plugins'."
