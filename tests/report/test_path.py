@@ -43,7 +43,24 @@ def test_a_path_begins_and_ends_where_the_run_does(strategy: IFGSM) -> None:
 
 def test_gif_of_every_sample(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"
-    assert run(["refine", "--seeds", "1,2", "--gif", "--json", "--outdir", str(out)]) == 0
+    assert (
+        run(
+            [
+                "refine",
+                "--seeds",
+                "1,2",
+                "--recipe",
+                "advlatgan-z/ball",
+                "--steps",
+                "4",
+                "--gif",
+                "--json",
+                "--outdir",
+                str(out),
+            ]
+        )
+        == 0
+    )
     assert "path/*.gif" in json.loads(capsys.readouterr().out)["files"]
     with Image.open(out / "path" / "seed0001.gif") as picture:
         assert picture.size == (128, 128)
