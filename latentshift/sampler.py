@@ -94,6 +94,30 @@ class Result:
         recorder.finish(self.run, ledger=self.ledger)
         return folder
 
+    def report(self, path: str | Path) -> Path:
+        """Write one self-contained HTML page of this result to `path` and return it.
+
+        Unrefined images that were not kept (`before=True` keeps them) are made again.
+        """
+        import tempfile
+
+        from .report.page import write_report
+
+        with tempfile.TemporaryDirectory() as folder:
+            self._with_before().save(folder)
+            return write_report(folder, path)[0]
+
+    def _with_before(self) -> Result:
+        if self.images0 is not None or self.run.chunks[0].point0.shape[1:] != self.pair.space.shape:
+            return self
+        chunks = []
+        for c in self.run.chunks:
+            z = torch.from_numpy(c.point0).to(self.pair.device, self.pair.compute_dtype)
+            label = None if self.labels is None else torch.as_tensor(self.labels)[torch.from_numpy(c.rows)].to(z.device)
+            with torch.no_grad():
+                chunks.append(c._replace(images0=self.pair.generate(z, label).cpu().numpy()))
+        return dataclasses.replace(self, run=dataclasses.replace(self.run, chunks=chunks))
+
 
 def row_names(seeds: Sequence[int], by_seed: bool = True) -> list[str]:
     """Return file stems: seeds with four digits or as many as the largest needs, or row numbers."""
@@ -113,7 +137,7 @@ class Sampler:
 
     >>> G = torch.nn.Linear(4, 6).eval()
     >>> D = torch.nn.Linear(6, 1).eval()
-    >>> result = Sampler(G, D).refine(torch.zeros(3, 4), strategy="ifgsm", steps=2, step_size=0.1)
+    >>> result = Sampler(G, D, recipe="advlatgan-z/ball").refine(torch.zeros(3, 4), steps=2, step_size=0.1)
     >>> bool((result.gain > 0).all()), result.ledger.g_backward
     (True, 6)
     """

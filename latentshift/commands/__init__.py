@@ -21,10 +21,15 @@ from ..errors import LatentshiftError
 COMMANDS: dict[str, tuple[str, str]] = {
     "refine": ("refine", "refine samples; write pictures, latents and a record"),
     "score": ("score", "score and rank seeds or saved latents"),
+    "report": ("report", "make the page of a run again from its record"),
+    "inspect": ("inspect", "what a file holds; no network is built"),
+    "fetch": ("fetch", "download and check a file, no more"),
     "models": ("listing", "what can be loaded, one line each; a card"),
     "strategies": ("listing", "the methods, one line each; options, cost, source"),
     "critics": ("listing", "the critics, one line each"),
     "recipes": ("listing", "named settings, one line each; a card"),
+    "plugins": ("plugins", "what is installed and what it adds"),
+    "completion": ("completion", "the completion script of bash, zsh or fish"),
 }
 
 
@@ -77,6 +82,7 @@ def main(argv: list[str] | None = None) -> None:
 def run(argv: list[str]) -> int:
     """Run the command line; return its exit status (see `latentshift.errors`)."""
     debug = "--debug" in argv
+    out, err = sys.stdout, sys.stderr
     warnings.showwarning = _show_warning
 
     def terminate(*_: Any) -> None:
@@ -99,12 +105,22 @@ def run(argv: list[str]) -> int:
         command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "latentshift"
         return _fail(f"latentshift: error: {text}. '{command} --help' shows the options.", 2, debug, argv)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return _unread()
+    except SystemExit:  # click's own answer to a closed pipe, with other streams in place
+        if sys.stdout is out:
+            raise
+        sys.stdout, sys.stderr = out, err
+        return _unread()
     except Exception as error:
         text = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         hint = "Please report it with the output of --debug."
         return _fail(f"latentshift: error: a fault of latentshift itself: {text}. {hint}", 1, debug, argv)
+
+
+def _unread() -> int:
+    """Nobody reads on: end quietly, and let nothing that is still buffered fail at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return 0
 
 
 def _fail(line: str, status: int, debug: bool, argv: list[str]) -> int:

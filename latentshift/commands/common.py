@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 F = Callable[..., Any]
 
+#: options that `pair_of` takes
+MODEL_KEYS = ("model", "factory", "z_size", "critic", "critic_sign", "returns", "image_range", "prior", "device")
+
 
 def options(*made: Callable[[F], F]) -> Callable[[F], F]:
     """Return a decorator that adds options in the order written."""
@@ -53,6 +56,25 @@ def _config(ctx: click.Context, param: click.Parameter, value: Path | None) -> N
     }
 
 
+def known(group: str) -> Callable[..., list[str]]:
+    """Return what completes a name of a group (files still complete behind a `/` or a dot)."""
+
+    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+        from click.shell_completion import CompletionItem
+
+        from .. import registry
+
+        if group == "recipes":
+            from ..recipe import recipes
+
+            names = list(recipes())
+        else:
+            names = registry.names(group)
+        return [n for n in names if n.startswith(incomplete)] or [CompletionItem(incomplete, type="file")]
+
+    return complete
+
+
 general = options(
     click.option(
         "--config",
@@ -76,9 +98,21 @@ model_options = options(
         default="fashion32",
         show_default=True,
         metavar="REF",
+        shell_complete=known("models"),
         help="A name ('latentshift models'), a pair folder, or a file.",
     ),
-    click.option("--critic", metavar="REF", help="Another critic: a pair folder, or a name ('latentshift critics')."),
+    click.option(
+        "--factory",
+        metavar="FILE.py:FUNCTION",
+        help="Your own code in place of --model: a function that returns (G, D) or a Pair. It is run.",
+    ),
+    click.option("--z-size", metavar="N", help="The size of z for --factory, where it cannot be seen from G."),
+    click.option(
+        "--critic",
+        metavar="REF",
+        shell_complete=known("critics"),
+        help="Another critic: a pair folder, or a name ('latentshift critics').",
+    ),
     click.option("--critic-sign", type=click.Choice(["high", "low"]), help="Which way real is on D's scale."),
     click.option(
         "--returns", type=click.Choice(["logit", "probability", "critic", "least-squares"]), help="What D's last layer gives."
@@ -191,15 +225,30 @@ def pair_of(
     image_range: str | None = None,
     prior: str | None = None,
     device: str = "auto",
+    factory: str | None = None,
+    z_size: str | None = None,
 ) -> Pair:
     """Return the pair that the model options ask for, on its device."""
     from ..files.folder import is_pair_folder
     from ..files.names import ALIASES, read_critic_path, resolve
 
-    if model in ALIASES:
+    if model in ALIASES and factory is None:
         print(f"note: {model} stands for {ALIASES[model]}", file=sys.stderr)
     where = device_of(device)
-    pair = resolve(model)
+    if factory is not None:
+        from .factory import pair_of_factory
+
+        pair = pair_of_factory(factory, z_size, returns)
+        returns = None
+    elif model.rpartition(":")[0].endswith(".py") or model.endswith(".py"):
+        name = model if ":" in model else f"{model}:FUNCTION"
+        raise UsageError(
+            f"{model!r} is code, not a model file",
+            where="--model",
+            way_out=f"--factory {name} runs it (a function that returns G and D).",
+        )
+    else:
+        pair = resolve(model)
     if critic is not None:
         from .. import registry
         from ..sampler import as_critic

@@ -29,6 +29,10 @@ def _paragraphs(text: str) -> str:
     return "\n\n".join(p if p.startswith(" ") else textwrap.fill(" ".join(p.split()), 80) for p in parts)
 
 
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, 80, subsequent_indent="    ", break_long_words=False)
+
+
 def _show(rows: list[tuple[str, str]], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([{"name": n, "line": line} for n, line in rows], indent=2))
@@ -58,7 +62,7 @@ def models(name: str | None, as_json: bool, quiet: bool, debug: bool) -> None:
     if as_json:
         click.echo(json.dumps(card, indent=2, ensure_ascii=False))
         return None
-    click.echo(f"{name}: {registry.one_line(thing)}\n")
+    click.echo(_wrapped(f"{name}: {registry.one_line(thing)}") + "\n")
     _tree(card)
 
 
@@ -140,6 +144,9 @@ def critics(name: str | None, as_json: bool, quiet: bool, debug: bool) -> None:
         return _show(rows + [(n, registry.one_line(c)) for n, c in found.items()], as_json)
     if name not in found:
         raise UnknownNameError("critic", name, found)
+    if as_json:
+        click.echo(json.dumps({"name": name, "doc": found[name].__doc__ or ""}, indent=2))
+        return None
     click.echo(f"{name}\n\n{_paragraphs(found[name].__doc__ or '')}")
     return None
 
@@ -167,6 +174,6 @@ def recipes(name: str | None, as_toml: bool, as_json: bool, quiet: bool, debug: 
     elif as_toml:
         click.echo(recipe.toml(), nl=False)
     else:
-        click.echo(f"{recipe.name}: {recipe.line}\n")
+        click.echo(_wrapped(f"{recipe.name}: {recipe.line}") + "\n")
         _tree({k: v for k, v in recipe.as_dict().items() if k not in ("name", "line") and v not in ("", None)})
     return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 import warnings
 from collections.abc import Iterator
@@ -13,42 +12,26 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import Interrupted, LatentshiftError, LatentshiftWarning, OutputError, UsageError
-from ..recipe import Recipe, get_recipe, parse_option
-from ..registry import get, option_docs
-from .common import Progress, Talk, general, model_options, options, pair_of, seeds_of, start_options, work_options
+from ..recipe import Recipe
+from .common import (
+    MODEL_KEYS,
+    Progress,
+    Talk,
+    general,
+    model_options,
+    pair_of,
+    seeds_of,
+    start_options,
+    work_options,
+)
+from .dry import dry, plan_line
+from .method import method_options, recipe_of
+from .summary import close
 
 if TYPE_CHECKING:
     from ..engine.run import Engine
     from ..files.record import Recorder
     from ..model import Pair
-
-
-def _doc(name: str) -> str:
-    from ..strategies.gradient import IFGSM
-
-    text = option_docs(IFGSM)[name].help
-    return text[0].upper() + text[1:] + "."
-
-
-method_options = options(
-    click.option(
-        "--recipe",
-        default="auto",
-        show_default=True,
-        metavar="NAME",
-        help="Named settings ('latentshift recipes'), or a TOML file.",
-    ),
-    click.option("--strategy", metavar="NAME", help="A method ('latentshift strategies') in place of the recipe's."),
-    click.option("--steps", type=int, help=_doc("steps")),
-    click.option("--step-size", metavar="NUMBER", help=_doc("step_size")),
-    click.option("--eps", metavar="NUMBER", help=_doc("eps")),
-    click.option("--norm", type=click.Choice(["inf", "2"]), help=_doc("norm")),
-    click.option("--space", metavar="NAME", help="What moves: z, or another space of the model."),
-    click.option("--objective", metavar="LINK", help="What is climbed: logit, bce, saturating, softplus, hinge, probability."),
-    click.option("--target", type=float, help="End a sample once its score has reached this."),
-    click.option("--keep-best/--last", default=None, help="Hand back the best point of the path, or the last."),
-    click.option("--option", "more", multiple=True, metavar="KEY=VALUE", help="Another option of the strategy (repeatable)."),
-)
 
 
 @click.command(short_help="refine samples")
@@ -64,6 +47,8 @@ method_options = options(
 @click.option("--save-before", is_flag=True, help="Also write the unrefined images.")
 @click.option("--grid", "tiles", default="8x8", show_default=True, metavar="WxH", help="Columns and rows of pairs in grid.png.")
 @click.option("--no-metadata", is_flag=True, help="Leave the text chunks out of the PNG files.")
+@click.option("--gif", is_flag=True, help="Also write the path of each sample as an animated picture (path/seed0000.gif).")
+@click.option("--no-report", is_flag=True, help="Leave the page (report.html) out.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done and what it costs; write nothing.")
 @general
 def command(**typed: Any) -> None:
@@ -78,43 +63,6 @@ def command(**typed: Any) -> None:
       latentshift refine --seeds 0-7,85 --strategy ifgsm --steps 20 --eps 0.3 --save-before
     """
     refine(**typed)
-
-
-def _number(text: str | None, name: str) -> Any:
-    if text is None or text.lower() == "none":
-        return text and "none"
-    try:
-        return float(text)
-    except ValueError:
-        raise UsageError(f"cannot read {text!r} as a number", where=name, way_out="Write a number, or none.") from None
-
-
-def recipe_of(typed: dict[str, Any]) -> Recipe:
-    """Return the recipe that the method options ask for; wrong values are refused before any model is loaded."""
-    name = typed["recipe"]
-    path = Path(name)
-    recipe = Recipe.from_toml(path.read_text("utf-8"), name) if path.suffix == ".toml" and path.is_file() else get_recipe(name)
-    more = dict(parse_option(text) for text in typed["more"])
-    more = {k: "none" if v is None else v for k, v in more.items()}
-    for key in ("steps", "norm"):
-        if typed[key] is not None:
-            more[key] = typed[key]
-    for key in ("step_size", "eps"):
-        if (value := _number(typed[key], f"--{key.replace('_', '-')}")) is not None:
-            more[key] = value
-    if typed["strategy"] is not None:
-        get("strategies", typed["strategy"])
-    recipe = recipe.changed(
-        strategy=typed["strategy"],
-        keep_best=typed["keep_best"],
-        target=typed["target"],
-        link=typed["objective"],
-        space=typed["space"],
-        **more,
-    )
-    recipe.build()
-    recipe.objective()
-    return recipe
 
 
 def refine(**typed: Any) -> None:
@@ -132,6 +80,8 @@ def refine(**typed: Any) -> None:
         record = read_run(resume)
         if record.get("status") == "complete":
             talk.note(f"{resume} is complete: nothing is left to do")
+            if talk.as_json:
+                close(talk, resume, record, sorted(p.name for p in resume.iterdir() if p.suffix != ".png" and p.is_file()))
             return
         typed = _taken_up(typed, record)
     seeds = seeds_of(typed["seeds"], typed["num"], typed["latents"])
@@ -146,10 +96,10 @@ def refine(**typed: Any) -> None:
 
 #: options that the record keeps, so that `--resume OUT` needs nothing else
 _KEPT = (
-    *("model", "critic", "critic_sign", "returns", "image_range", "prior"),
+    *("model", "factory", "z_size", "critic", "critic_sign", "returns", "image_range", "prior"),
     *("seeds", "num", "latents", "classes"),
     *("recipe", "strategy", "steps", "step_size", "eps", "norm", "space", "objective", "target", "keep_best", "more"),
-    *("device", "chunk", "save_before", "tiles", "no_metadata"),
+    *("device", "chunk", "save_before", "tiles", "no_metadata", "gif", "no_report"),
 )
 
 
@@ -210,8 +160,9 @@ def _work(
     from ..files.record import Recorder
     from ..files.run import lock, next_folder, refuse_changes
 
-    keys = ("model", "critic", "critic_sign", "returns", "image_range", "prior", "device")
-    pair = pair_of(**{k: typed[k] for k in keys})
+    pair = pair_of(**{k: typed[k] for k in MODEL_KEYS})
+    if typed["gif"] and len(pair.image_shape or ()) != 3:
+        raise UsageError(f"{pair.name!r} makes points, not pictures", where="--gif", way_out="Leave --gif out.")
     z0, numbers, labels, names = _start(typed, pair, seeds)
     if recipe.space not in pair.spaces:
         from ..errors import RequestError
@@ -234,7 +185,7 @@ def _work(
                 f"note: no --class was given: each sample's class (0 to {(pair.classes or 1) - 1}) is drawn from its seed"
             )
     if typed["dry_run"]:
-        return _dry(talk, engine, recipe, pair, z0, numbers, labels, names, typed)
+        return dry(talk, engine, recipe, pair, z0, numbers, labels, names, typed)
     folder = resume or outdir or next_folder(Path("latentshift-out"), f"{pair.name}-{recipe.strategy}")
     recorder = Recorder(
         folder,
@@ -263,8 +214,8 @@ def _work(
             todo = [i for i in todo if i not in done]
             talk.note(f"going on with {folder}: {len(done)} of {len(numbers)} samples are there")
         recorder.begin(chunk_asked=chunk or engine.run_.chunk)
-        talk.note(_plan_line(pair, len(todo), recipe, engine))
-        _refine_into(folder, recorder, engine, z0, numbers, labels, todo, talk, caught)
+        talk.note(plan_line(pair, len(todo), recipe, engine))
+        _refine_into(folder, recorder, engine, z0, numbers, labels, todo, talk, caught, typed)
 
 
 def _writable(outdir: Path, overwrite: bool) -> None:
@@ -312,6 +263,7 @@ def _refine_into(
     todo: list[int],
     talk: Talk,
     caught: list[str],
+    typed: dict[str, Any],
 ) -> None:
     progress = Progress(len(numbers), len(numbers) - len(todo), talk)
     work, at = engine.run_.ledger.copy(), time.perf_counter()
@@ -344,77 +296,23 @@ def _refine_into(
         raise
     progress.close()
     record = recorder.finish(engine.run_, warnings=caught)
-    _summary(talk, folder, record)
+    close(talk, folder, record, _extras(folder, typed, talk, engine, z0, numbers, labels, recorder.names))
 
 
-def _plan_line(pair: Pair, rows: int, recipe: Recipe, engine: Engine) -> str:
-    return f"{pair.name}: {rows} samples, {recipe.name} ({recipe.strategy}, {engine.strategy.steps} steps), {engine.run_.plan}"
+def _extras(
+    folder: Path, typed: dict[str, Any], talk: Talk, engine: Engine, z0: Any, seeds: list[int], labels: Any, names: list[str]
+) -> list[str]:
+    """Write what was asked for beside the record, and return the names of all files."""
+    files = [n for n in ("grid.png", "latents.npz", "samples.jsonl", "run.json", "thumbs.npz") if (folder / n).is_file()]
+    if typed["gif"]:
+        from ..report.path import write_gifs
 
+        talk.note("walking the paths again for the animations")
+        write_gifs(folder, engine, z0, seeds, labels, names)
+        files.append("path/*.gif")
+    if not typed["no_report"]:
+        from ..report.page import write_report
 
-def _summary(talk: Talk, folder: Path, record: dict[str, Any]) -> None:
-    if talk.as_json:
-        click.echo(
-            json.dumps({"outdir": str(folder), **{k: v for k, v in record.items() if k != "request"}}, indent=2, default=str)
-        )
-        return
-    stopped, ledger = record["stopped"], record["ledger"]
-    talk.fact(
-        f"score by the critic: {record['score_before']:.4g} before, {record['score_after']:.4g} after "
-        f"(mean gain {record['gain']:+.4g})"
-    )
-    kept = stopped.get("good_already", 0)
-    share = f"{record['raised']:.0%} of {record['rows']} samples rose"
-    talk.fact(share + (f"; {kept} were left alone (their score was above the median already)" if kept else ""))
-    talk.fact(
-        f"cost: {ledger['g_forward']} passes of G, {ledger['d_forward']} of D, {ledger['g_backward']} backward; "
-        f"{record['seconds']['refine']:.1f} s"
-    )
-    talk.fact("unverified: no real images were given, and the judge here is the critic that was climbed")
-    talk.fact(f"written to {folder} (grid.png, latents.npz, samples.jsonl, run.json)")
-
-
-def _dry(
-    talk: Talk,
-    engine: Engine,
-    recipe: Recipe,
-    pair: Pair,
-    z0: Any,
-    numbers: list[int],
-    labels: Any,
-    names: list[str],
-    typed: dict[str, Any],
-) -> None:
-    """Print plan, files and an estimate from one small chunk with one step and with two."""
-    from ..engine.run import Engine as Again  # the type's name is taken
-
-    rows = min(8, len(numbers))
-    took = []
-    inner = engine.strategy
-    for _ in range(2):
-        trial = Again(inner, pair, objective=engine.objective, space=engine.space, settings=engine.settings, fitted=inner)
-        before = time.perf_counter()
-        trial.run(z0[:rows], numbers[:rows], None if labels is None else labels[:rows], images0=True)
-        took.append(time.perf_counter() - before)
-    seconds = min(took) / rows * len(numbers)
-    cost = engine.strategy.cost()
-    files = [f"{names[0]}.png … {names[-1]}.png", "latents.npz", "samples.jsonl", "run.json", "grid.png"]
-    plan = {
-        "model": pair.name,
-        "samples": len(numbers),
-        "recipe": recipe.as_dict(),
-        "plan": engine.run_.plan,
-        "cost_per_sample": {**cost._asdict(), "final_images": 1},
-        "estimate_seconds": round(seconds, 2),
-        "files": files,
-    }
-    if talk.as_json:
-        click.echo(json.dumps(plan, indent=2, default=str))
-        return
-    talk.fact(_plan_line(pair, len(numbers), recipe, engine))
-    least = "" if cost.exact else "at most "
-    talk.fact(
-        f"cost per sample: {least}{cost.g_forward:g} passes of G, {cost.d_forward:g} of D, {cost.g_backward:g} backward, "
-        "and the images before and after"
-    )
-    talk.fact(f"about {seconds:.1f} s on {pair.device} (from {rows} samples)")
-    talk.fact(f"would write {', '.join(files)}")
+        write_report(folder)
+        files.insert(0, "report.html")
+    return files

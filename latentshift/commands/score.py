@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from .common import Talk, general, model_options, pair_of, seeds_of, start_options, work_options
+from .common import MODEL_KEYS, Talk, general, model_options, pair_of, seeds_of, start_options, work_options
 from .refine import _start
 
 
@@ -42,8 +42,7 @@ def command(**typed: Any) -> None:
     from ..sampler import Sampler
     from ..strategies.base import Stay
 
-    keys = ("model", "critic", "critic_sign", "returns", "image_range", "prior", "device")
-    pair = pair_of(**{k: typed[k] for k in keys})
+    pair = pair_of(**{k: typed[k] for k in MODEL_KEYS})
     pair.need_critic()
     z0, numbers, labels, names = _start(typed, pair, seeds)
     result = Sampler(pair, chunk=typed["chunk"]).refine(z0, seeds=numbers, labels=labels, strategy=Stay())

@@ -22,6 +22,7 @@ from ..space import Space
 from .pictures import Bytes, grid, save_png, to_bytes
 from .run import Array, RunFolder, reason
 from .scatter import REFINED, Panel, before_after, scatter
+from .thumbs import choose, shrink, side_of, wanted, write_thumbs
 
 _TILES = 64  # rows that the grid may show, kept in the parts
 
@@ -103,6 +104,11 @@ class Recorder:
                 arrays["tile_after"] = after
                 if before is not None:
                     arrays["tile_before"] = before
+            keep = wanted(chunk.rows, chunk.score - chunk.score0, len(self.seeds))
+            side = side_of(len(self.seeds), *after.shape[1:4])
+            arrays |= {"thumb_rows": chunk.rows[keep], "thumb_after": shrink(after[keep], side)}
+            if before is not None:
+                arrays["thumb_before"] = shrink(before[keep], side)
         else:
             arrays["x"] = chunk.images
             if chunk.images0 is not None:
@@ -142,6 +148,7 @@ class Recorder:
             spent = record["seconds"]["refine"]
             record["samples_per_second"] = len(rows) / spent if spent else None
             self._grid(done, rows)
+            self._thumbs(rows, gain)
         record |= {
             "fit": {"ledger": run.fit_ledger.as_dict(), "pilot_seeds": run.pilot_seeds, "found": _found(run)},
             "plan": run.plan,
@@ -185,6 +192,17 @@ class Recorder:
             }
             for k, i in enumerate(rows)
         ]
+
+    def _thumbs(self, rows: Array, gain: Array) -> None:
+        found = self.folder.thumbs()
+        if not found:
+            return
+        place = np.searchsorted(rows, found["thumb_rows"])  # lines of samples.jsonl
+        kept = choose(gain, place)
+        at = np.searchsorted(place, kept)
+        seeds = np.array([self.seeds[i] for i in rows[kept]], np.int64)
+        before = found["thumb_before"][at] if "thumb_before" in found else None
+        write_thumbs(self.folder.path, kept, seeds, found["thumb_after"][at], before)
 
     def _grid(self, done: Mapping[str, Array], rows: Array) -> None:
         columns, lines = self.tiles

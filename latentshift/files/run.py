@@ -28,14 +28,16 @@ SCHEMA = 1
 Array = np.ndarray[Any, Any]
 
 
-def npz_bytes(arrays: Mapping[str, Array]) -> bytes:
+def npz_bytes(arrays: Mapping[str, Array], *, compress: bool = False) -> bytes:
     """Return an `.npz` file whose bytes depend on the arrays alone (numpy stamps the time of day into it)."""
     stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+    method = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
+    with zipfile.ZipFile(stream, "w", method) as archive:
         for name, array in arrays.items():
             inner = io.BytesIO()
             np.lib.format.write_array(inner, np.asarray(array, order="C"), allow_pickle=False)
-            archive.writestr(zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0)), inner.getvalue())
+            info = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))
+            archive.writestr(info, inner.getvalue(), compress_type=method)
     return stream.getvalue()
 
 
@@ -44,7 +46,8 @@ def read_npz(path: Path) -> dict[str, Array]:
     if not path.is_file():
         raise FileError("no such file", where=str(path))
     try:
-        with np.load(path, allow_pickle=False) as data:
+        with path.open("rb") as stream:
+            data = np.load(stream, allow_pickle=False)
             if not hasattr(data, "files"):
                 raise DamagedFileError("a single array, not an .npz", where=str(path))
             return {name: data[name] for name in data.files}
@@ -90,6 +93,7 @@ class RunFolder:
                     "samples.jsonl",
                     "grid.png",
                     "report.html",
+                    "thumbs.npz",
                     "fit.npz",
                     "projected_w.npz",
                 ):
@@ -140,7 +144,7 @@ class RunFolder:
         if not found:
             return {}
         shared = [k for k in found[0] if all(k in f for f in found)]
-        merged = {k: np.concatenate([f[k] for f in found]) for k in shared if not k.startswith("tile_")}
+        merged = {k: np.concatenate([f[k] for f in found]) for k in shared if not k.startswith(("tile_", "thumb_"))}
         order = np.argsort(merged["rows"], kind="stable")
         return {k: v[order] for k, v in merged.items()}
 
@@ -160,6 +164,21 @@ class RunFolder:
                     if key in part:
                         found.setdefault(key, []).append(part[key])
         return {k: np.concatenate(v) for k, v in found.items()}
+
+    def thumbs(self) -> dict[str, Array]:
+        """Return the thumbnails that the parts carry, in row order; parts without one of the kinds count for none of it."""
+        found: dict[str, list[Array]] = {}
+        for path in sorted(self.parts.glob("*.npz")):
+            with contextlib.suppress(FileError):
+                part = read_npz(path)
+                for key in ("thumb_rows", "thumb_before", "thumb_after"):
+                    if key in part and len(part["thumb_rows"]):
+                        found.setdefault(key, []).append(part[key])
+        merged = {k: np.concatenate(v) for k, v in found.items() if len(v) == len(found["thumb_rows"])}
+        if not merged:
+            return {}
+        order = np.argsort(merged["thumb_rows"], kind="stable")
+        return {k: v[order] for k, v in merged.items()}
 
     def merge(self, head: Mapping[str, Array], rows: Sequence[Mapping[str, Any]], arrays: Mapping[str, Array]) -> None:
         """Write `latents.npz` and `samples.jsonl`."""

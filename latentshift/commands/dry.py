@@ -1,0 +1,69 @@
+"""`--dry-run`: plan, files and an estimate; nothing is written."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..recipe import Recipe
+from .common import Talk
+
+if TYPE_CHECKING:
+    from ..engine.run import Engine
+    from ..model import Pair
+
+
+def plan_line(pair: Pair, rows: int, recipe: Recipe, engine: Engine) -> str:
+    """Return what is about to be done, in one line."""
+    return f"{pair.name}: {rows} samples, {recipe.name} ({recipe.strategy}, {engine.strategy.steps} steps), {engine.run_.plan}"
+
+
+def dry(
+    talk: Talk,
+    engine: Engine,
+    recipe: Recipe,
+    pair: Pair,
+    z0: Any,
+    numbers: list[int],
+    labels: Any,
+    names: list[str],
+    typed: dict[str, Any],
+) -> None:
+    """Print plan, files and an estimate from one small chunk with one step and with two."""
+    from ..engine.run import Engine as Again  # the type's name is taken
+
+    rows = min(8, len(numbers))
+    took = []
+    inner = engine.strategy
+    for _ in range(2):
+        trial = Again(inner, pair, objective=engine.objective, space=engine.space, settings=engine.settings, fitted=inner)
+        before = time.perf_counter()
+        trial.run(z0[:rows], numbers[:rows], None if labels is None else labels[:rows], images0=True)
+        took.append(time.perf_counter() - before)
+    seconds = min(took) / rows * len(numbers)
+    cost = engine.strategy.cost()
+    files = [f"{names[0]}.png … {names[-1]}.png", "latents.npz", "samples.jsonl", "run.json", "grid.png"]
+    files += [] if typed["no_report"] else ["report.html"]
+    plan = {
+        "model": pair.name,
+        "samples": len(numbers),
+        "recipe": recipe.as_dict(),
+        "plan": engine.run_.plan,
+        "cost_per_sample": {**cost._asdict(), "final_images": 1},
+        "estimate_seconds": round(seconds, 2),
+        "files": files,
+    }
+    if talk.as_json:
+        click.echo(json.dumps(plan, indent=2, default=str))
+        return
+    talk.fact(plan_line(pair, len(numbers), recipe, engine))
+    least = "" if cost.exact else "at most "
+    talk.fact(
+        f"cost per sample: {least}{cost.g_forward:g} passes of G, {cost.d_forward:g} of D, {cost.g_backward:g} backward, "
+        "and the images before and after"
+    )
+    talk.fact(f"about {seconds:.1f} s on {pair.device} (from {rows} samples)")
+    talk.fact(f"would write {', '.join(files)}")

@@ -1,0 +1,72 @@
+"""`latentshift fetch URL`: download and check a file, no more. No torch."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .common import Talk, general
+
+
+@click.command(short_help="download and check")
+@click.argument("reference", metavar="NAME|URL")
+@click.option("--sha256", metavar="HEX", help="What the file must be.")
+@click.option("--size", type=int, metavar="BYTES", help="How large it must be.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Where to put it.  [default: the cache]")
+@click.option("--offline", is_flag=True, help="Ask nothing of the network: say where the file lies, or that it is not there.")
+@general
+def command(reference: str, sha256: str | None, size: int | None, out: Path | None, offline: bool, **typed: Any) -> None:
+    """Download a file into the cache and check it; print its path. What was begun is taken up, what is there is not asked for.
+
+    Nothing in the file is read or run; no token is sent. The cache is LATENTSHIFT_CACHE, else the platform's.
+
+    \b
+    Examples:
+      latentshift fetch fashion32
+    """
+    from ..files.fetch import fetch, file_sha256
+
+    talk = Talk(typed["quiet"], typed["as_json"])
+    if "://" not in reference:
+        path = _bundled(reference)
+    else:
+        bar = _Bar() if sys.stderr.isatty() and not talk.quiet else None
+        try:
+            path = fetch(reference, out, sha256=sha256, size=size, offline=offline, progress=bar)
+        finally:
+            if bar is not None:
+                bar.close()
+    if talk.as_json:
+        size, digest = (path.stat().st_size, file_sha256(path)) if path.is_file() else (None, None)
+        click.echo(json.dumps({"path": str(path), "bytes": size, "sha256": digest}, indent=2))
+    else:
+        click.echo(str(path))
+
+
+def _bundled(name: str) -> Path:
+    from .. import registry
+    from ..errors import RequestError
+
+    thing = registry.get("models", name)
+    folder = getattr(thing, "folder", None)
+    if not isinstance(folder, Path):
+        raise RequestError(f"{name!r} is a family of files, not a file", way_out="Give the address of a file.")
+    return folder
+
+
+class _Bar:
+    def __init__(self) -> None:
+        from tqdm import tqdm
+
+        self.bar = tqdm(unit="B", unit_scale=True, unit_divisor=1024, file=sys.stderr, dynamic_ncols=True)
+
+    def __call__(self, have: int, total: int | None) -> None:
+        self.bar.total = total
+        self.bar.update(have - self.bar.n)
+
+    def close(self) -> None:
+        self.bar.close()

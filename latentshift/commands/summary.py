@@ -1,0 +1,45 @@
+"""The closing lines of a refine: what changed, by which judge, where it lies, what to try next. Ten lines at most."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .common import Talk
+
+
+def close(talk: Talk, folder: Path, record: Mapping[str, Any], files: list[str]) -> None:
+    """Print the closing summary, or the record as JSON."""
+    if talk.as_json:
+        kept = {k: v for k, v in record.items() if k != "request"}
+        click.echo(json.dumps({"outdir": str(folder), "files": files, **kept}, indent=2, default=str))
+        return
+    stopped, ledger, seconds = record["stopped"], record["ledger"], record["seconds"]["refine"]
+    mean = f"(mean gain {record['gain']:+.4g})"
+    talk.fact(f"score     {record['score_before']:.4g} before, {record['score_after']:.4g} after {mean}")
+    left = stopped.get("good_already", 0)
+    rose = f"{record['raised']:.0%} of {record['rows']} samples rose"
+    talk.fact(f"samples   {rose}" + (f"; {left} were left alone, good enough by their score" if left else ""))
+    talk.fact("judge     the critic that was climbed; unverified: no real images were given")
+    rate = f" ({record['rows'] / seconds:.3g} samples/s)" if seconds else ""
+    passes = f"{ledger['g_forward']} passes of G, {ledger['d_forward']} of D, {ledger['g_backward']} backward"
+    talk.fact(f"cost      {passes}; {seconds:.1f} s{rate}")
+    talk.fact(f"written   {folder}")
+    for line in textwrap.wrap(", ".join(files), 70):
+        talk.fact(f"          {line}")
+    look = folder / ("report.html" if "report.html" in files else "grid.png")
+    talk.fact(f"next      look at the pairs: {look}")
+    talk.fact(f"          {_try(record)}")
+
+
+def _try(record: Mapping[str, Any]) -> str:
+    if record["gain"] <= 0:
+        return "nothing rose: try --recipe advlatgan-z/ball"
+    if record["recipe"].get("lower_share"):
+        return "--recipe advlatgan-z/ball moves all samples, and farther"
+    return "where they get worse: a smaller --eps, or --recipe auto"
