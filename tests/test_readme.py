@@ -11,7 +11,12 @@ from latentshift.commands import COMMANDS, run
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text("utf-8")
 PYTHON = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-CONSOLE = [line[2:] for block in re.findall(r"```console\n(.*?)```", TEXT, re.DOTALL) for line in block.splitlines() if line.startswith("$ ")]
+CONSOLE = [
+    line[2:]
+    for block in re.findall(r"```console\n(.*?)```", TEXT, re.DOTALL)
+    for line in block.splitlines()
+    if line.startswith("$ ")
+]
 
 
 @pytest.mark.parametrize("code", PYTHON, ids=range(len(PYTHON)))
