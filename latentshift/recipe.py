@@ -102,7 +102,9 @@ class Recipe:
         for name in rows:
             if name not in known:
                 raise UnknownNameError("field", name, known, where=where, way_out=f"A recipe has: {', '.join(known)}.")
-        options = {k: None if v == "none" else v for k, v in dict(rows.get("options", {})).items()}
+        options = {
+            k: None if v == "none" else tuple(v) if isinstance(v, list) else v for k, v in dict(rows.get("options", {})).items()
+        }
         return Recipe(**{"name": "custom", **{k: v for k, v in rows.items() if k != "options"}, "options": options})
 
 
@@ -134,6 +136,96 @@ def _published(name: str, alpha: float, steps: int, data: str, where: str) -> Re
         source=f"AdvLatGAN, {where}",
         evidence="As published: no ball, no clamp. It raises D's score; on pairs of others it harms the images about as often.",
     )
+
+
+def _others() -> tuple[Recipe, ...]:
+    """The other methods at the settings that their papers or published code use."""
+    evolgan = [
+        Recipe(
+            name=f"evolgan/a{rate:g}-b{budget}",
+            line=f"EvolGAN with a = {rate:g} and a budget of {budget} evaluations",
+            strategy="evolgan",
+            options={"steps": budget, "rate": rate},
+            source="EvolGAN (Roziere et al. 2020), settings of paper 001 tables 9 and 10",
+            evidence="No gradient, no tie to the start: in few dimensions it walks to D's global best and loses modes.",
+        )
+        for rate, budget in ((0.0, 80), (0.5, 80), (0.5, 20), (1.0, 20))
+    ]
+    rows: tuple[tuple[str, str, str, dict[str, Any], str], ...] = (
+        (
+            "ddls/640",
+            "ddls",
+            "unadjusted Langevin, 640 steps of 0.01",
+            {"steps": 640, "step_size": 0.01},
+            "DDLS (Che et al. 2020)",
+        ),
+        (
+            "repgan/640",
+            "repgan",
+            "REP-GAN, 640 steps of tau 0.01",
+            {"steps": 640, "step_size": 0.01},
+            "REP-GAN (Wang et al. 2021)",
+        ),
+        (
+            "ex2mcmc/1000",
+            "ex2mcmc",
+            "Ex2MCMC, 1,000 rounds of 10 candidates and 3 local moves",
+            {"steps": 1000, "step_size": 0.02, "candidates": 10, "local_steps": 3},
+            "Ex2MCMC (Samsonov et al. 2022); its h = 0.01 is 0.02 here",
+        ),
+        (
+            "dot/latent",
+            "dot",
+            "DOT in latent space, 10 steps of 0.01",
+            {"steps": 10, "step_size": 0.01},
+            "DOT (Tanaka 2019), README",
+        ),
+        ("dot/latent-100", "dot", "DOT in latent space, 100 steps of 0.01", {"steps": 100, "step_size": 0.01}, "DOT, script"),
+        (
+            "dgflow/kl",
+            "dgflow",
+            "DGflow, KL, 25 steps of 0.1",
+            {"steps": 25, "step_size": 0.1, "gamma": 0.01},
+            "DGflow (Ansari 2021)",
+        ),
+        (
+            "dgflow/kl-stl10",
+            "dgflow",
+            "DGflow, KL, 25 steps of 0.05",
+            {"steps": 25, "step_size": 0.05, "gamma": 0.01},
+            "DGflow (Ansari 2021), STL-10 and Glow",
+        ),
+        ("mh-gan/640", "mh", "MH-GAN, chains of 640 draws", {"steps": 640}, "MH-GAN (Turner et al. 2019)"),
+        ("drs/80", "drs", "rejection at the 80th percentile", {"percentile": 80.0}, "DRS (Azadi et al. 2018)"),
+        ("obrs/10", "obrs", "one of ten draws accepted", {"budget": 10.0}, "OBRS (Verine et al. 2024)"),
+        ("obrs/2", "obrs", "one of two draws accepted", {"budget": 2.0}, "OBRS (Verine et al. 2024)"),
+        (
+            "collaborative/z",
+            "collaborative",
+            "collaborative sampling on z, 50 steps of 0.1",
+            {"steps": 50, "step_size": 0.1},
+            "collaborative sampling (Liu et al. 2020)",
+        ),
+        (
+            "polarity/modes",
+            "polarity",
+            "polarity sampling towards modes, rho -1",
+            {"rho": -1.0},
+            "polarity (Humayun et al. 2022)",
+        ),
+        ("polarity/magnet", "polarity", "uniform on the image manifold, rho 1", {"rho": 1.0}, "MaGNET (Humayun et al. 2022)"),
+        ("best-of-n/20", "best-of-n", "the best of 20 draws by the critic", {"steps": 20}, "baseline at equal evaluations"),
+    )
+    more = [Recipe(name=n, line=line, strategy=s, options=o, source=source) for n, s, line, o, source in rows]
+    target = Recipe(
+        name="dot/target",
+        line="DOT on the images themselves, 100 steps of Adam",
+        strategy="dot-target",
+        options={"steps": 100, "step_size": 0.01},
+        space="image",
+        source="DOT (Tanaka 2019), 2-D notebook",
+    )
+    return (*evolgan, *more, target)
 
 
 AUTO = Recipe(
@@ -181,6 +273,7 @@ BUILTIN: tuple[Recipe, ...] = (
     _published("wgan-gp-large", 0.002, 100, "LSUN, CelebA with WGAN-GP", "paper 000 J.1.2"),
     _published("div", 0.01, 100, "CIFAR-10 after AdvLatGAN-div training", "paper 000 J.2.1"),
     _published("stylegan2", 0.001, 150, "FFHQ and AFHQ with StyleGAN2-ada", "paper 000 H.4"),
+    *_others(),
 )
 
 

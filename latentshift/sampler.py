@@ -211,8 +211,8 @@ class Sampler:
             pair = self.pair = pair.probed(tuple(z.shape[1:]))
         return pair
 
-    def _space(self, pair: Pair) -> Space:
-        name = self.space_name or "z"
+    def _space(self, pair: Pair, recipe: dict[str, Any]) -> Space:
+        name = self.space_name or recipe.get("space", "z")
         if name not in pair.spaces:
             raise RequestError(f"{pair.name!r} has no space {name!r}", way_out=f"It has: {', '.join(pair.spaces)}.")
         return pair.spaces[name]
@@ -263,7 +263,7 @@ class Sampler:
         if pair.critic is None and isinstance(goal, Realness):
             pair.need_critic()
         settings = dataclasses.replace(self.settings, trace=trace)
-        engine = Engine(built, pair, objective=goal, space=self._space(pair), settings=settings, reals=reals)
+        engine = Engine(built, pair, objective=goal, space=self._space(pair, recipe), settings=settings, reals=reals)
         run = engine.run(point, numbers, label, images0=before, progress=progress)
         return self._result(
             run, point, z, numbers, label if label is not None else engine.labels_of(numbers), recipe, seeds, pair
@@ -295,7 +295,7 @@ class Sampler:
             images=back([x.images for x in c]),
             images0=None if c[0].images0 is None else back([x.images0 for x in c]),
             z=back([x.point for x in c]),
-            z0=start if self.space_name in (None, "z") else back([x.point0 for x in c]),
+            z0=start if (self.space_name or recipe.get("space", "z")) == "z" else back([x.point0 for x in c]),
             score=back([x.score for x in c], like=False),
             score0=back([x.score0 for x in c], like=False),
             accepted=None if c[0].accepted is None else np.concatenate([x.accepted for x in c if x.accepted is not None]),
@@ -323,7 +323,7 @@ class Sampler:
         pair = self._pair_for(None)
         built, recipe = self.plan(strategy, **changes)
         goal = self.objective or (Realness(link=recipe["link"]) if "link" in recipe else Realness())
-        engine = Engine(built, pair, objective=goal, space=self._space(pair), settings=self.settings)
+        engine = Engine(built, pair, objective=goal, space=self._space(pair, recipe), settings=self.settings)
         step = self.settings.chunk or 32
         batch: list[int] = []
         at = 0

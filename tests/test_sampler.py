@@ -98,7 +98,7 @@ def test_the_record_of_a_result(tmp_path):
     result = Sampler(load("fashion32")).refine(seeds=range(5), before=True, trace=True)
     out = result.save(tmp_path / "out")
     assert sorted(p.name for p in out.iterdir()) == sorted(
-        ["grid.png", "latents.npz", "run.json", "samples.jsonl", *(f"seed000{i}.png" for i in range(5))]
+        ["grid.png", "latents.npz", "run.json", "samples.jsonl", "thumbs.npz", *(f"seed000{i}.png" for i in range(5))]
     )
     assert result.trace.shape == (5, 5)
     assert result.grid(columns=5).width > 300
