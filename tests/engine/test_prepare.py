@@ -110,10 +110,10 @@ def test_reference_pairs_are_equal_when_prepared(pair_name, reference):
     pair = read_pair(reference("reference", "pairs", pair_name))
     ready, _ = prepare(pair)
     assert ready is not pair
-    z = pair.space.clamp(torch.randn(16, *pair.space.shape))
+    z = pair.space.clamp(torch.randn(16, *pair.space.shape, generator=torch.Generator().manual_seed(0)))
     label = torch.arange(16) % 10 if pair.classes else None
     a, b = (p.logit(p.generate(z, label), label) for p in (pair, ready))
-    assert torch.allclose(a, b, rtol=1e-4, atol=1e-4)
+    assert float((a - b).abs().max()) <= 1e-4 * max(1e-3, float(a.abs().max()))
     assert all(p.requires_grad is False for m in ready.modules() for p in m.parameters())
 
 
