@@ -1,8 +1,8 @@
 """From a reference to a pair: one resolver everywhere.
 
-A reference is a known name (`latentshift models`), a path (a pair folder, or a file of a family that a plug-in reads), or
-`plugin:NAME`. Things registered under `latentshift.models` are either pairs (`line`, `card()`, `load()`) or families of files
-(`line`, `sniff(path)`, `read(path)`).
+A reference is a known name (`latentshift models`), an address (fetched into the cache), a path (a pair folder, or a file of a
+family that a plug-in reads), or `plugin:NAME`. Things registered under `latentshift.models` are either pairs (`line`,
+`card()`, `load()`) or families of files (`line`, `sniff(path)`, `read(path)`).
 """
 
 from __future__ import annotations
@@ -67,6 +67,10 @@ def resolve(reference: str) -> Pair:
             return pair
     if path.exists():
         return read_path(path)
+    if reference.startswith(("http://", "https://")):
+        from .fetch import fetch
+
+        return read_path(fetch(reference)).replaced(source=reference)
     if looks_like_a_path(reference):
         raise FileError("no such file or folder", where=reference)
     raise UnknownNameError("model", reference, pair_names(), way_out="'latentshift models' lists all; a path works too.")
@@ -80,7 +84,7 @@ def looks_like_a_path(reference: str) -> bool:
 def pair_names() -> list[str]:
     """Return the names that `resolve` knows."""
     found = registry.everything("models")[0]
-    return [n for n, thing in found.items() if getattr(thing, "kind", "pair") == "pair"] + list(ALIASES)
+    return [n for n, thing in found.items() if getattr(thing, "kind", "pair") == "pair"]
 
 
 def _families() -> list[Any]:

@@ -1,0 +1,40 @@
+"""The published StyleGAN2-ada and StyleGAN3 networks by name. Addresses as on the publisher's pages."""
+
+from __future__ import annotations
+
+from latentshift.files.published import Published
+
+_ADA = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/"
+_SG3 = "https://api.ngc.nvidia.com/v2/models/nvidia/research/stylegan3/versions/1/files/"
+_ADA_LICENCE = "NVIDIA Source Code License for StyleGAN2 with ADA: research or evaluation only"
+_SG3_LICENCE = "NVIDIA Source Code License for StyleGAN3: research or evaluation only"
+
+
+def _ada(name: str, file: str, what: str) -> Published:
+    return Published(f"stylegan2-{name}", f"{_ADA}{file}.pkl", f"StyleGAN2-ada, {what}", _ADA_LICENCE)
+
+
+def _sg3(kind: str, data: str, size: int, what: str) -> Published:
+    name, file = f"stylegan3-{kind}-{data}", f"stylegan3-{kind}-{data}-{size}x{size}.pkl"
+    return Published(name, _SG3 + file, f"StyleGAN3-{kind.upper()}, {what}, {size} px", _SG3_LICENCE)
+
+
+_TRANSFER = "transfer-learning-source-nets/"
+FFHQ = _ada("ffhq", "ffhq", "FFHQ faces, 1024 px")
+METFACES = _ada("metfaces", "metfaces", "MetFaces paintings, 1024 px")
+AFHQCAT = _ada("afhqcat", "afhqcat", "AFHQ cats, 512 px")
+AFHQDOG = _ada("afhqdog", "afhqdog", "AFHQ dogs, 512 px")
+AFHQWILD = _ada("afhqwild", "afhqwild", "AFHQ wild animals, 512 px")
+CIFAR10 = _ada("cifar10", "cifar10", "CIFAR-10, ten classes, 32 px")
+BRECAHAD = _ada("brecahad", "brecahad", "BreCaHAD histology, 512 px")
+FFHQ256 = _ada("ffhq256", f"{_TRANSFER}ffhq-res256-mirror-paper256-noaug", "FFHQ faces, 256 px")
+CELEBAHQ256 = _ada(
+    "celebahq256", f"{_TRANSFER}celebahq-res256-mirror-paper256-kimg100000-ada-target0.5", "CelebA-HQ faces, 256 px"
+)
+LSUNDOG256 = _ada("lsundog256", f"{_TRANSFER}lsundog-res256-paper256-kimg100000-noaug", "LSUN dogs, 256 px")
+SG3_T_FFHQ = _sg3("t", "ffhq", 1024, "FFHQ faces")
+SG3_R_FFHQ = _sg3("r", "ffhq", 1024, "FFHQ faces")
+SG3_T_AFHQV2 = _sg3("t", "afhqv2", 512, "AFHQ v2 animals")
+SG3_R_AFHQV2 = _sg3("r", "afhqv2", 512, "AFHQ v2 animals")
+SG3_T_METFACES = _sg3("t", "metfaces", 1024, "MetFaces paintings")
+SG3_R_METFACES = _sg3("r", "metfaces", 1024, "MetFaces paintings")
