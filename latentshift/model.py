@@ -42,8 +42,8 @@ class Capability(enum.Flag):
 _MISSING: dict[Capability, tuple[str, str]] = {
     Capability.CRITIC: (
         "has no critic in this model",
-        "Give one with --critic (a pair folder, or a name from 'latentshift critics'), or fit one to your images with "
-        "'latentshift critic'.",
+        "Give one with --critic (a pair folder, or a name from 'latentshift critics'), or fit one to your images "
+        "(latentshift.train.critic).",
     ),
     Capability.GRADIENT: (
         "gives no gradient",
@@ -51,11 +51,11 @@ _MISSING: dict[Capability, tuple[str, str]] = {
     ),
     Capability.LOGIT: (
         "scores with a critic that is no log odds",
-        "Calibrate it on real images (--reals), or use a method that only climbs.",
+        "Calibrate it on real images (reals= in Python), or use a method that only climbs.",
     ),
     Capability.CALIBRATED: (
         "has an uncalibrated critic",
-        "Calibrate it on real images (--reals), or type --calibration none.",
+        "Calibrate it on real images (reals= in Python), or type --option calibration=none.",
     ),
     Capability.FEATURES: ("gives no features of D", "Use another method, or an adapter with `features`."),
     Capability.STYLES: ("has no w space", "Use --space z."),

@@ -39,7 +39,7 @@ def close(talk: Talk, folder: Path, record: Mapping[str, Any], files: list[str])
 
 def _try(record: Mapping[str, Any]) -> str:
     if record["gain"] <= 0:
-        return "nothing rose: try --recipe advlatgan-z/ball"
+        return "the mean did not rise: try --recipe advlatgan-z/ball"
     if record["recipe"].get("lower_share"):
         return "--recipe advlatgan-z/ball moves all samples, and farther"
     return "where they get worse: a smaller --eps, or --recipe auto"

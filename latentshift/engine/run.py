@@ -22,7 +22,7 @@ from ..model import Capability, Pair, check_finite, require
 from ..noise import SEED_LIMIT, Draw, latents
 from ..objective import Realness, Term
 from ..space import Context, Space
-from ..strategies.base import REASONS, Strategy, over_rows, where_rows
+from ..strategies.base import REASONS, Strategy, over_rows, strategy_name, where_rows
 from .prepare import prepare
 
 PAD = 8  # rows of a CPU call come in multiples of this
@@ -111,7 +111,10 @@ class Engine:
         self.objective = objective or Realness()
         self.space = space or pair.space
         self.settings = settings or Settings()
-        require(pair, strategy.needs | self.objective.needs, getattr(type(strategy), "name", type(strategy).__name__))
+        plain: Any = strategy
+        while isinstance(getattr(plain, "inner", None), Strategy):  # the method that a user knows, not what wraps it
+            plain = plain.inner
+        require(pair, strategy.needs | self.objective.needs, strategy_name(plain))
         self.original = pair
         began = time.perf_counter()
         self.pair, plan = prepare(pair) if self.settings.prepare else (pair, "as given")

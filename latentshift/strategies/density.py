@@ -43,6 +43,8 @@ class DensityRatio(Strategy):
         need_positive(temperature=self.temperature, slope=self.slope)
         if not math.isfinite(self.intercept):
             raise UsageError(f"intercept is a finite number, not {self.intercept!r}")
+        if self.calibration is None:  # the word none of a command line or a TOML file
+            object.__setattr__(self, "calibration", "none")
         if self.calibration not in ("auto", "none"):
             raise UsageError(f"calibration is 'auto' or 'none', not {self.calibration!r}")
         if self.pilot_rows < 2:
@@ -75,8 +77,8 @@ class DensityRatio(Strategy):
         if self.calibration == "auto":
             raise MissingCapabilityError(
                 f"'{who}' cannot run: {pair.name!r} scores with a critic that is no log odds",
-                way_out="Calibrate it on real images (--reals), give slope and intercept, type --calibration none, or use "
-                "a method that only climbs.",
+                way_out="Calibrate it on real images (reals= in Python), give --option slope=A, type "
+                "--option calibration=none, or use a method that only climbs.",
             )
         warnings.warn(
             f"'{who}' reads the score of {pair.name!r} as log odds although it has no scale: the law that is sampled is an "

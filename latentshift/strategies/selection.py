@@ -110,7 +110,7 @@ class MH(Selection):
             return fitted
         if reals is None:
             raise RequestError(
-                "a chain that begins at a real image's score needs real images", way_out="Give --reals, or start=draw."
+                "a chain that begins at a real image's score needs real images", way_out="Give reals= in Python, or start=draw."
             )
         q = (torch.arange(256, dtype=torch.float64) + 0.5) / 256
         levels = torch.quantile(real_scores(landscape, reals).double().cpu(), q)
