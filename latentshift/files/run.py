@@ -100,7 +100,7 @@ class RunFolder:
                     (path / name).unlink(missing_ok=True)
                 for old in [*path.glob("seed*.png"), *path.glob("row*.png")]:
                     old.unlink()
-                for folder in ("parts", "before"):
+                for folder in ("parts", "before", "path"):
                     shutil.rmtree(path / folder, ignore_errors=True)
             elif path.is_dir() and any(path.iterdir()) and not overwrite:
                 raise OutputError(
@@ -208,22 +208,6 @@ def read_run(path: str | Path) -> dict[str, Any]:
         found = record.get("schema") if isinstance(record, dict) else None
         raise FileError(f"a run of schema {found!r}; this version reads schema {SCHEMA}", where=str(file))
     return record
-
-
-def read_samples(path: str | Path) -> list[dict[str, Any]]:
-    """Return the lines of a run's `samples.jsonl`; raises DamagedFileError naming the first line that is none."""
-    file = Path(path) / "samples.jsonl"
-    if not file.is_file():
-        raise FileError(
-            "this run has no samples.jsonl (it was cut before the end)", where=str(path), way_out=f"Use --resume {path}."
-        )
-    rows = []
-    for number, line in enumerate(file.read_text("utf-8").splitlines(), 1):
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            raise DamagedFileError(f"line {number} of samples.jsonl is cut", where=str(file)) from None
-    return rows
 
 
 def refuse_changes(theirs: Mapping[str, Any], mine: Mapping[str, Any], path: Path) -> None:

@@ -263,6 +263,17 @@ def test_output_folders_that_cannot_take_a_run(cheap, tmp_path, capsys):
     assert run(["refine", "--model", "ring", "--num", "8", "--outdir", "/proc/nothing/here"]) == 6
 
 
+def test_overwriting_leaves_nothing_of_the_old_run(tmp_path):
+    out = tmp_path / "out"
+    args = ["refine", "--strategy", "ifgsm", "--steps", "2", "--quiet", "--outdir", str(out)]
+    assert run([*args, "--num", "3", "--save-before", "--gif"]) == 0
+    assert (out / "path").is_dir()
+    assert run([*args, "--num", "2", "--overwrite"]) == 0
+    left = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}
+    fixed = {"grid.png", "latents.npz", "report.html", "run.json", "samples.jsonl", "thumbs.npz"}
+    assert left == fixed | {"seed0000.png", "seed0001.png"}
+
+
 @pytest.mark.skipif(os.geteuid() != 0 or not os.path.exists("/bin/mount"), reason="needs to mount a small disk")
 def test_a_full_disk_keeps_what_is_finished(tmp_path):
     disk = tmp_path / "disk"
