@@ -12,7 +12,7 @@ import functools
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from .errors import LatentshiftWarning, MissingCapabilityError, NumericError, RequestError, ShapeError, UsageError
 from .lazy import torch
@@ -21,7 +21,6 @@ from .space import ImageSpace, Normal, Prior, Space
 if TYPE_CHECKING:
     from torch import Tensor
 
-Returns = Literal["logit", "probability", "critic", "least-squares"]
 RETURNS: tuple[str, ...] = ("logit", "probability", "critic", "least-squares")
 
 

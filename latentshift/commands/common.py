@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import FileError, UnknownNameError, UsageError
+from ..files.names import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from ..model import Pair
@@ -95,7 +96,7 @@ model_options = options(
         "--model",
         "--network",
         "model",
-        default="fashion32",
+        default=DEFAULT_MODEL,
         show_default=True,
         metavar="REF",
         shell_complete=known("models"),

@@ -176,7 +176,6 @@ def _work(
         objective=recipe.objective(),
         space=pair.spaces[recipe.space],
         settings=Settings(chunk=chunk, images=False),
-        fitted=None,
     )
     if labels is None:
         labels = engine.labels_of(numbers)
@@ -201,7 +200,7 @@ def _work(
         tiles=tiles,
     )
     if resume is None:
-        recorder.prepare(overwrite=typed["overwrite"] or (outdir is not None and folder.is_dir() and not any(folder.iterdir())))
+        recorder.prepare(overwrite=typed["overwrite"])
     with lock(folder):
         todo = list(range(len(numbers)))
         if resume is not None:

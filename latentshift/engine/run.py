@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -115,7 +115,6 @@ class Engine:
         while isinstance(getattr(plain, "inner", None), Strategy):  # the method that a user knows, not what wraps it
             plain = plain.inner
         require(pair, strategy.needs | self.objective.needs, strategy_name(plain))
-        self.original = pair
         began = time.perf_counter()
         self.pair, plan = prepare(pair) if self.settings.prepare else (pair, "as given")
         self.device = pair.device
@@ -265,15 +264,13 @@ class Engine:
             start_images, score0 = self._look(land, point0)
         elif images0:
             start_images = land.images(point0)
-        if strategy.steps == 0:  # nothing moves: the start is the end
-            start_images, score0 = self._look(land, point0) if start_images is None else (start_images, score0)
         state, told, spent = self._steps(land, point0, rows)
         if tells:
             score0 = told[0]
         land.counted = rows
         outcome = strategy.finish(state, land)
         self.space.check(outcome.point, "the strategy's points")
-        if strategy.steps == 0:
+        if strategy.steps == 0:  # nothing moves: the start is the end
             assert start_images is not None
             images, score = start_images, score0
         elif outcome.value is not None and self.objective.core().is_score and self.pair.critic is not None:
@@ -360,8 +357,3 @@ def _filled(told: Tensor, score0: Tensor, score: Tensor, rows: int) -> np.ndarra
 def _array(x: Tensor, rows: int) -> np.ndarray[Any, Any]:
     out: np.ndarray[Any, Any] = x.detach()[:rows].cpu().numpy()
     return out
-
-
-def with_settings(settings: Settings, **changes: Any) -> Settings:
-    """Return settings with changes."""
-    return replace(settings, **changes)

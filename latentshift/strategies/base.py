@@ -108,11 +108,7 @@ def over_rows(f: Callable[..., Tensor], *states: S) -> S:
 
 def where_rows(mask: Tensor, a: S, b: S) -> S:
     """Return the rows of state `a` where `mask`, those of `b` elsewhere."""
-
-    def pick(x: Tensor, y: Tensor) -> Tensor:
-        return torch.where(mask.reshape(-1, *[1] * (x.ndim - 1)), x, y)
-
-    return over_rows(pick, a, b)
+    return over_rows(lambda x, y: taken(mask, x, y), a, b)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,6 +216,11 @@ def sigmoid(x: Tensor) -> Tensor:
 def rowwise(rows: Tensor, like: Tensor) -> Tensor:
     """Return (rows,) reshaped to broadcast against `like` (rows, ...)."""
     return rows.reshape(-1, *[1] * (like.ndim - 1))
+
+
+def taken(mask: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    """Return the rows of `new` where `mask`, those of `old` elsewhere."""
+    return torch.where(rowwise(mask, old), new, old)
 
 
 def need_positive(**values: float | None) -> None:

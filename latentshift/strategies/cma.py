@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from ..errors import UsageError
 from ..lazy import torch
 from ..model import Capability
-from .base import Cost, Info, Outcome, Strategy, ended, fresh, need_positive
-from .evolution import best_of, ranked, taken
+from .base import Cost, Info, Outcome, Strategy, ended, fresh, need_positive, taken
+from .evolution import best_of, ranked
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 from ..errors import RequestError, UsageError
 from ..lazy import torch
 from ..model import Capability
-from .base import Cost, Info, Outcome, Strategy, ended, fresh
+from .base import Cost, Info, Outcome, Strategy, ended, fresh, taken
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,11 +44,6 @@ def best_of(points: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
     """Return the best of a population: points (rows, width, *shape), values (rows, width)."""
     value, index = values.max(1)
     return points[torch.arange(len(points), device=points.device), index], value
-
-
-def taken(better: Tensor, new: Tensor, old: Tensor) -> Tensor:
-    """Return the rows of `new` where `better`, those of `old` elsewhere."""
-    return torch.where(better.reshape(-1, *[1] * (old.ndim - 1)), new, old)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,10 +13,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ..errors import UsageError
 from ..lazy import torch
-from .base import Cost, Info, State, ended, fresh, need_positive, sigmoid
+from .base import Cost, Info, State, ended, fresh, need_positive, not_finite, sigmoid, taken
 from .density import DensityRatio
-from .evolution import taken
-from .langevin import finite_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,6 +73,6 @@ class DGflow(DensityRatio):
         drift = self.step_size * self.gain * space._view(self.factor(value)) * grad
         pull = self.step_size * self.gamma * self.prior * space.prior.score(state.point)
         moved = space.reflect(state.point + drift + pull + noise)
-        fine = finite_rows(value, grad, space)
+        fine = ~not_finite(value, grad)
         done, why = ended(state.done, state.why, ~fine, "nan")
         return State(taken(fine, moved, state.point), done, why), Info(value)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 from ..errors import RequestError, UsageError
 from ..lazy import torch
 from ..space import Norm, rows_sum
-from .base import Cost, Info, Outcome, Strategy, ended, fresh, need_positive
+from .base import Cost, Info, Outcome, Strategy, ended, fresh, need_positive, not_finite, taken
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -114,9 +114,9 @@ class IFGSM(Strategy):
         value, grad = landscape.ascent(state.point)
         direction, memory = self.direction(grad, state.memory, landscape)
         moved = self.inside(state.point + self.rate(t) * self.scale(landscape) * direction, state.start, landscape)
-        broken = ~(torch.isfinite(value) & torch.isfinite(rows_sum(grad, landscape.space.axes)))
+        broken = not_finite(value, grad)
         done, why = ended(state.done, state.why, broken, "nan")
-        point = torch.where(broken.reshape(-1, *[1] * landscape.space.axes), state.point, moved)
+        point = taken(broken, state.point, moved)
         return GradientState(point, done, why, state.start, memory), Info(value)
 
     def finish(self, state: GradientState, landscape: Landscape) -> Outcome:

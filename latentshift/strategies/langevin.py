@@ -16,21 +16,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from ..errors import RequestError, UsageError
 from ..lazy import torch
-from ..space import Space, rows_sum
-from .base import Cost, Info, Outcome, State, ended, fresh, need_positive, strategy_name
+from ..space import rows_sum
+from .base import Cost, Info, Outcome, State, ended, fresh, need_positive, not_finite, strategy_name, taken
 from .density import DensityRatio
-from .evolution import taken
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ..landscape import Landscape
     from ..noise import Draw
-
-
-def finite_rows(value: Tensor, grad: Tensor, space: Space) -> Tensor:
-    """Return which rows have a finite value and gradient."""
-    return torch.isfinite(value) & torch.isfinite(rows_sum(grad, space.axes))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +83,7 @@ class DDLS(DensityRatio):
         xi = space.prior.tangent(state.point, draw.normal(t, "langevin", space.shape, state.point.dtype))
         move = 0.5 * size * self.slope_of(state.point, grad, landscape) + noise * xi
         moved = space.reflect(space.prior.move(state.point, move))
-        fine = finite_rows(value, grad, space)
+        fine = ~not_finite(value, grad)
         done, why = ended(state.done, state.why, ~fine, "nan")
         return State(taken(fine, moved, state.point), done, why), Info(value)
 
@@ -142,7 +136,7 @@ class MALA(DDLS):
         if not self.steps:
             return ChainState(point0, zero.to(point0.dtype), None, zero, zero, *fresh(point0))
         value, grad = landscape.score_and_grad(point0)
-        done, why = ended(*fresh(point0), ~finite_rows(value, grad, landscape.space), "nan")
+        done, why = ended(*fresh(point0), not_finite(value, grad), "nan")
         return ChainState(point0, value, self.slope_of(point0, grad, landscape), zero, zero, done, why)
 
     def local(self, state: ChainState, t: Tensor | int, purpose: str, landscape: Landscape, draw: Draw) -> ChainState:
@@ -161,7 +155,7 @@ class MALA(DDLS):
         back = (prior.between(new, state.point) - 0.5 * size * new_slope) / noise  # the noise that would lead back
         log_alpha = self.log_target(new, value, landscape) - self.log_target(state.point, state.value, landscape)
         log_alpha = log_alpha + 0.5 * rows_sum(xi.square() - back.square(), space.axes)
-        allowed = space.inside(new) & finite_rows(value, grad, space) & ~torch.isnan(log_alpha)
+        allowed = space.inside(new) & ~not_finite(value, grad) & ~torch.isnan(log_alpha)
         log_alpha = torch.where(allowed, log_alpha.double(), -torch.inf)
         accept = draw.uniform(t, purpose + " accept", (), torch.float64).log() < log_alpha
         tune = state.tune

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from ..errors import UsageError
 from ..lazy import torch
-from .base import Cost, Info, Outcome, Strategy, ended
+from .base import Cost, Info, Outcome, Strategy, ended, taken
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,10 +18,6 @@ if TYPE_CHECKING:
     from ..landscape import Landscape
     from ..model import Capability
     from ..noise import Draw
-
-
-def _rowwise(mask: Tensor, like: Tensor) -> Tensor:
-    return mask.reshape(-1, *[1] * (like.ndim - 1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +99,7 @@ class KeepBest(Wrapper):
         left = state.inner.point
         inner, info = self.inner.step(state.inner, t, landscape, draw)
         better = info.value > state.best_value  # False for NaN: it never wins
-        best = torch.where(_rowwise(better, left), left, state.best)
+        best = taken(better, left, state.best)
         value = torch.where(better, info.value.to(state.best_value.dtype), state.best_value)
         return BestState(inner, inner.point, best, value, inner.done, inner.why), info
 
@@ -113,7 +109,7 @@ class KeepBest(Wrapper):
             return outcome
         last = landscape.order(outcome.point)
         better = last > state.best_value
-        point = torch.where(_rowwise(better, outcome.point), outcome.point, state.best)
+        point = taken(better, outcome.point, state.best)
         return outcome._replace(point=point, value=torch.where(better, last, state.best_value))
 
 
@@ -157,12 +153,12 @@ class StopAt(Wrapper):
         inner, info = self.inner.step(state.inner, t, landscape, draw)
         hit = self.reached(info.value, t)
         done, why = ended(inner.done, inner.why, hit, self.reason)
-        return StopState(inner, torch.where(_rowwise(hit, left), left, inner.point), done, why), info
+        return StopState(inner, taken(hit, left, inner.point), done, why), info
 
     def finish(self, state: StopState, landscape: Landscape) -> Outcome:
         outcome = self.inner.finish(state.inner, landscape)
         mine = state.why != state.inner.why  # ended here: the row rests where it was when it reached the target
-        point = torch.where(_rowwise(mine, state.point), state.point, outcome.point)
+        point = taken(mine, state.point, outcome.point)
         return outcome._replace(point=point, stopped=state.why, value=None)
 
 
