@@ -50,11 +50,11 @@ _MISSING: dict[Capability, tuple[str, str]] = {
     ),
     Capability.LOGIT: (
         "scores with a critic that is no log odds",
-        "Calibrate it on real images (reals= in Python), or use a method that only climbs.",
+        "Calibrate it on real images (--reals DATA; reals= in Python), or use a method that only climbs.",
     ),
     Capability.CALIBRATED: (
         "has an uncalibrated critic",
-        "Calibrate it on real images (reals= in Python), or type --option calibration=none.",
+        "Calibrate it on real images (--reals DATA; reals= in Python), or type --calibration none.",
     ),
     Capability.FEATURES: ("gives no features of D", "Use another method, or an adapter with `features`."),
     Capability.STYLES: ("has no w space", "Use --space z."),

@@ -17,6 +17,7 @@ from .engine.run import Engine, Run, Settings
 from .errors import RequestError, ShapeError, UnknownNameError, UsageError
 from .files.names import resolve
 from .files.pictures import grid, to_bytes
+from .files.reals import read_reals
 from .files.record import Recorder
 from .landscape import Ledger
 from .model import Critic, Pair, check_finite
@@ -255,7 +256,9 @@ class Sampler:
         """Return refined samples of latents `z` (rows, *shape) or of `seeds` (as StyleGAN's generate.py draws them).
 
         `labels` (rows,) for conditional pairs, else drawn from the seed. `trace` keeps all rows' scores at all steps, `before`
-        the unrefined images. Raises LatentshiftError and its children for what a caller can cause.
+        the unrefined images. `reals` are for methods that calibrate the critic: real images in the pair's range (n, C, H, W),
+        (images, labels) for a conditional critic, or the path of a set of images. Raises LatentshiftError and its children for
+        what a caller can cause.
         """
         point, numbers, label, pair = self._start(z, seeds, labels)
         built, recipe = self.plan(strategy, **changes)
@@ -263,6 +266,8 @@ class Sampler:
         if pair.critic is None and isinstance(goal, Realness):
             pair.need_critic()
         settings = dataclasses.replace(self.settings, trace=trace)
+        if isinstance(reals, str | Path):
+            reals = read_reals(reals, pair).for_critic(pair)
         engine = Engine(built, pair, objective=goal, space=self._space(pair, recipe), settings=settings, reals=reals)
         run = engine.run(point, numbers, label, images0=before, progress=progress)
         return self._result(

@@ -9,7 +9,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 #: rooms from the bottom up; a room may import its own level and those below
 LEVELS = [
-    {"errors", "noise", "lazy"},
+    {"errors", "noise", "lazy", "calibration"},
     {"space", "layers"},
     {"model", "objective"},
     {"landscape"},

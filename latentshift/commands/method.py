@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ..errors import UsageError
+from ..errors import RequestError, UsageError
 from ..recipe import Recipe, get_recipe, parse_option
 from ..registry import get, option_docs
 from .common import known, options
@@ -43,6 +43,11 @@ method_options = options(
     click.option("--objective", metavar="LINK", help="What is climbed: logit, bce, saturating, softplus, hinge, probability."),
     click.option("--target", type=float, help="End a sample once its score has reached this."),
     click.option("--keep-best/--last", default=None, help="Hand back the best point of the path, or the last."),
+    click.option(
+        "--calibration",
+        type=click.Choice(["auto", "logistic", "temperature", "isotonic", "none"]),
+        help="How a method that reads the critic as log odds fits it on --reals; none: read it as it stands.",
+    ),
     click.option("--option", "more", multiple=True, metavar="KEY=VALUE", help="Another option of the strategy (repeatable)."),
 )
 
@@ -66,6 +71,15 @@ def recipe_of(typed: dict[str, Any]) -> Recipe:
     for key in ("steps", "norm"):
         if typed[key] is not None:
             more[key] = typed[key]
+    if typed["calibration"] is not None:
+        kind = get("strategies", typed["strategy"] or recipe.strategy)
+        if "calibration" not in option_docs(kind):
+            raise RequestError(
+                f"'{typed['strategy'] or recipe.strategy}' does not read the critic as log odds",
+                where="--calibration",
+                way_out="Leave it out: this method needs no calibration.",
+            )
+        more["calibration"] = typed["calibration"]
     for key in ("step_size", "eps"):
         if (value := _number(typed[key], f"--{key.replace('_', '-')}")) is not None:
             more[key] = value

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import Interrupted, LatentshiftError, LatentshiftWarning, OutputError, UsageError
+from ..errors import Interrupted, LatentshiftError, LatentshiftWarning, OutputError, RequestError, UsageError
 from ..recipe import Recipe
 from .common import (
     MODEL_KEYS,
@@ -26,6 +26,7 @@ from .common import (
 )
 from .dry import dry, plan_line
 from .method import method_options, recipe_of
+from .reals import reals_of, reals_options
 from .summary import close
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 @model_options
 @start_options
 @method_options
+@reals_options
 @work_options
 @click.option(
     "--outdir", type=click.Path(path_type=Path), help="Where to write.  [default: the next latentshift-out/NNNNN-...]"
@@ -98,7 +100,21 @@ def refine(**typed: Any) -> None:
 _KEPT = (
     *("model", "factory", "z_size", "critic", "critic_sign", "returns", "image_range", "prior"),
     *("seeds", "num", "latents", "classes"),
-    *("recipe", "strategy", "steps", "step_size", "eps", "norm", "space", "objective", "target", "keep_best", "more"),
+    *(
+        "recipe",
+        "strategy",
+        "steps",
+        "step_size",
+        "eps",
+        "norm",
+        "space",
+        "objective",
+        "target",
+        "keep_best",
+        "more",
+        "calibration",
+        "reals",
+    ),
     *("device", "chunk", "save_before", "tiles", "no_metadata", "gif", "no_report"),
 )
 
@@ -115,8 +131,6 @@ def _taken_up(typed: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
         where = source(key)
         typed_now = where is not None and where.name in ("COMMANDLINE", "ENVIRONMENT")
         if typed_now and new != old and key not in ("device", "chunk"):
-            from ..errors import RequestError
-
             name = f"--{key.replace('_', '-')}"
             raise RequestError(
                 f"cannot go on with this run: {name} changed from {old!r} to {new!r}", way_out="Start a new run."
@@ -165,17 +179,24 @@ def _work(
         raise UsageError(f"{pair.name!r} makes points, not pictures", where="--gif", way_out="Leave --gif out.")
     z0, numbers, labels, names = _start(typed, pair, seeds)
     if recipe.space not in pair.spaces:
-        from ..errors import RequestError
-
         raise RequestError(f"{pair.name!r} has no space {recipe.space!r}", way_out=f"It has: {', '.join(pair.spaces)}.")
     request = {k: str(typed[k]) if isinstance(typed[k], Path) else typed[k] for k in _KEPT}
     chunk = typed["chunk"] or record.get("chunk_asked")
+    strategy = recipe.build()
+    reals = None
+    if typed["reals"] is not None:
+        if not strategy.reads_reals:
+            raise RequestError(f"'{recipe.strategy}' has no use for real images", where="--reals", way_out="Leave --reals out.")
+        reals = reals_of(typed["reals"], pair, talk)
+        if resume is not None:
+            refuse_changes(record, {"reals_sha256": reals.sha256}, resume)  # before anything is fitted
     engine = Engine(
-        recipe.build(),
+        strategy,
         pair,
         objective=recipe.objective(),
         space=pair.spaces[recipe.space],
         settings=Settings(chunk=chunk, images=False),
+        reals=None if reals is None else reals.for_critic(pair),
     )
     if labels is None:
         labels = engine.labels_of(numbers)
@@ -206,12 +227,17 @@ def _work(
         if resume is not None:
             refuse_changes(
                 record,
-                {"model_sha256": pair.sha256, "recipe": recipe.as_dict(), "latentshift": recorder.head()["latentshift"]},
+                {
+                    "model_sha256": pair.sha256,
+                    "recipe": recipe.as_dict(),
+                    "latentshift": recorder.head()["latentshift"],
+                },
                 folder,
             )
             done = set(recorder.folder.rows_done())
             todo = [i for i in todo if i not in done]
             talk.note(f"going on with {folder}: {len(done)} of {len(numbers)} samples are there")
+        recorder.more["reals_sha256"] = reals and reals.sha256
         recorder.begin(chunk_asked=chunk or engine.run_.chunk)
         talk.note(plan_line(pair, len(todo), recipe, engine))
         _refine_into(folder, recorder, engine, z0, numbers, labels, todo, talk, caught, typed)

@@ -25,7 +25,8 @@ def close(talk: Talk, folder: Path, record: Mapping[str, Any], files: list[str])
     left = stopped.get("good_already", 0)
     rose = f"{record['raised']:.0%} of {record['rows']} samples rose"
     talk.fact(f"samples   {rose}" + (f"; {left} were left alone, good enough by their score" if left else ""))
-    talk.fact("judge     the critic that was climbed; unverified: no real images were given")
+    why = "the real images calibrated it" if record.get("reals_sha256") else "no real images were given"
+    talk.fact(f"judge     the critic that was climbed; unverified: {why}")
     rate = f" ({record['rows'] / seconds:.3g} samples/s)" if seconds else ""
     passes = f"{ledger['g_forward']} passes of G, {ledger['d_forward']} of D, {ledger['g_backward']} backward"
     talk.fact(f"cost      {passes}; {seconds:.1f} s{rate}")

@@ -50,6 +50,7 @@ class Recorder:
         self.labels = None if labels is None else np.asarray(torch.as_tensor(labels).cpu())
         self.tiles = tiles
         self.request = dict(request or {})
+        self.more: dict[str, Any] = {}  # what else the record says from the start
         text = {"Software": f"latentshift {__version__}", "model": pair.name, "recipe": str(recipe.get("name", ""))}
         self.folder = RunFolder(path, span=pair.image_range, text=text if metadata else None, before=before)
         self.began = time.time()
@@ -72,6 +73,7 @@ class Recorder:
             "space": self.space.name,
             "seeds": len(self.seeds),
             "request": self.request,
+            **self.more,
         }
 
     def begin(self, **more: Any) -> None:

@@ -214,11 +214,8 @@ def refuse_changes(theirs: Mapping[str, Any], mine: Mapping[str, Any], path: Pat
     """Raise RequestError where a resume asks for something else than the run that was cut, naming what changed."""
     for key, value in mine.items():
         if key in theirs and plain(value) != theirs[key]:
-            what = (
-                "the model's files changed"
-                if key == "model_sha256"
-                else f"{key} changed from {theirs[key]!r} to {plain(value)!r}"
-            )
+            files = {"model_sha256": "the model's files changed", "reals_sha256": "the real images changed"}
+            what = files.get(key) or f"{key} changed from {theirs[key]!r} to {plain(value)!r}"
             raise RequestError(
                 f"cannot go on with this run: {what}", where=str(path), way_out="Start a new run in another --outdir."
             )

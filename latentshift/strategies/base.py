@@ -155,6 +155,11 @@ class Strategy:
         """How many pilot rows `fit` wants where it is handed real images."""
         return self.pilot
 
+    @property
+    def reads_reals(self) -> bool:
+        """Whether `fit` has a use for real images."""
+        return False
+
     def check(self, landscape: Landscape) -> None:
         """Raise an error where a combination makes no sense for this pair or space, before the first evaluation."""
 

@@ -126,6 +126,10 @@ class Chain(Strategy):
         return max(s.pilot_with_reals for s in self.stages)
 
     @property
+    def reads_reals(self) -> bool:
+        return any(s.reads_reals for s in self.stages)
+
+    @property
     def tells_start(self) -> bool:  # type: ignore[override]
         return bool(self.active) and self.stages[self.active[0]].tells_start
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from ..landscape import Landscape
     from ..noise import Draw
 
+Kind = Literal["auto", "logistic", "temperature", "isotonic", "none"]
+KINDS = ("auto", "logistic", "temperature", "isotonic", "none")
 BLOCK = 64  # rows that a pilot scores at a time
 
 
@@ -35,8 +37,10 @@ class DensityRatio(Strategy):
     slope: float | None = None  # factor of the critic's score in the log ratio; none: 1, or fitted where reals are given
     intercept: float = 0.0  # added to slope times score
     temperature: float = 1.0  # divides the log ratio, never the prior; below 1 sharpens
-    calibration: Literal["auto", "none"] = "auto"  # none: read an uncalibrated critic as a log ratio as it stands
+    calibration: Kind = "auto"  # how real images fit it: logistic (auto), temperature, isotonic; none: read it as it stands
     pilot_rows: int = 5000  # generated samples that a calibration is fitted on (5,000 or more, and as many reals)
+    levels: tuple[float, ...] = ()  # learned by an isotonic fit: scores where a step begins
+    level_ratios: tuple[float, ...] = ()  # learned: the log ratio of each step
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -45,8 +49,8 @@ class DensityRatio(Strategy):
             raise UsageError(f"intercept is a finite number, not {self.intercept!r}")
         if self.calibration is None:  # the word none of a command line or a TOML file
             object.__setattr__(self, "calibration", "none")
-        if self.calibration not in ("auto", "none"):
-            raise UsageError(f"calibration is 'auto' or 'none', not {self.calibration!r}")
+        if self.calibration not in KINDS:
+            raise UsageError(f"calibration is one of {', '.join(KINDS)}, not {self.calibration!r}")
         if self.pilot_rows < 2:
             raise UsageError(f"a calibration needs 2 generated samples or more, not {self.pilot_rows!r}")
 
@@ -57,11 +61,29 @@ class DensityRatio(Strategy):
 
     def log_ratio(self, logit: Tensor) -> Tensor:
         """Return log p_data / p_g over the temperature, like `logit`."""
+        if self.levels:
+            return self._stepped(logit) / self.temperature
         return self.gain * logit + self.intercept / self.temperature
+
+    def _stepped(self, logit: Tensor) -> Tensor:
+        from ..calibration import Isotonic
+
+        knots = [torch.tensor(v, dtype=torch.float64) for v in (self.levels, self.level_ratios)]
+        ratio = Isotonic(*knots)(logit)
+        return torch.where(torch.isnan(logit), logit, ratio)
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether a calibration is still to be fitted where real images are given."""
+        return self.slope is None and not self.levels and self.calibration != "none"
+
+    @property
+    def reads_reals(self) -> bool:
+        return self.calibrates
 
     @property
     def pilot_with_reals(self) -> int:
-        return max(self.pilot, self.pilot_rows if self.slope is None and self.calibration == "auto" else 0)
+        return max(self.pilot, self.pilot_rows if self.calibrates else 0)
 
     def check(self, landscape: Landscape) -> None:
         """Refuse a critic that is no log ratio (no LOGIT, not CALIBRATED, no slope), and an objective that is not the critic's
@@ -72,13 +94,25 @@ class DensityRatio(Strategy):
                 f"'{who}' samples the critic's density and climbs no other objective",
                 way_out="Leave the objective out, or use a method that climbs (ifgsm, evolgan, tarsier).",
             )
-        if self.slope is not None or pair.capabilities & (Capability.LOGIT | Capability.CALIBRATED):
+        if self.calibration == "isotonic" and Capability.GRADIENT in self.needs:
+            raise RequestError(
+                f"'{who}' follows the gradient of the log ratio, and that of an isotonic fit is 0",
+                way_out="Use --calibration logistic or temperature, or a method that selects (mh, drs, obrs).",
+            )
+        if self.slope is not None or self.levels or Capability.CALIBRATED in pair.capabilities:
+            return
+        if self.calibration in ("logistic", "temperature", "isotonic"):
+            raise MissingCapabilityError(
+                f"'{who}' cannot fit a {self.calibration} calibration without real images",
+                way_out="Give --reals DATA (reals= in Python), or --option slope=A.",
+            )
+        if Capability.LOGIT in pair.capabilities:
             return
         if self.calibration == "auto":
             raise MissingCapabilityError(
                 f"'{who}' cannot run: {pair.name!r} scores with a critic that is no log odds",
-                way_out="Calibrate it on real images (reals= in Python), give --option slope=A, type "
-                "--option calibration=none, or use a method that only climbs.",
+                way_out="Calibrate it on real images (--reals DATA; reals= in Python), give --option slope=A, type "
+                "--calibration none, or use a method that only climbs.",
             )
         warnings.warn(
             f"'{who}' reads the score of {pair.name!r} as log odds although it has no scale: the law that is sampled is an "
@@ -88,19 +122,23 @@ class DensityRatio(Strategy):
         )
 
     def fit(self, landscape: Landscape, draw: Draw, reals: Any = None) -> Self:
-        """Fit slope and intercept by logistic regression where `reals` are given: images in the pair's range (n, C, H, W),
-        points (n, d), or for a conditional critic a pair (images, labels)."""
-        if reals is None or self.slope is not None or self.calibration == "none":
+        """Calibrate the critic where `reals` are given: images in the pair's range (n, C, H, W), points (n, d), or for a
+        conditional critic a pair (images, labels). Scores that are not finite are left out.
+
+        Raises RequestError where the critic ranks generated images above real ones, or separates the two perfectly.
+        """
+        if reals is None or not self.calibrates:
             return self
-        real = real_scores(landscape, reals)
-        fake = pilot_scores(landscape, self.pilot_rows)
-        slope, intercept = logistic(real, fake)
-        if not slope > 0:
-            raise RequestError(
-                f"the critic of {landscape.pair.name!r} ranks generated images above real ones (fitted slope {slope:.3g})",
-                way_out="Check the sign of the critic (real_is) and the range of the real images.",
-            )
-        return replace(self, slope=slope, intercept=intercept)
+        from .. import calibration
+
+        real, fake = real_scores(landscape, reals), pilot_scores(landscape, self.pilot_rows)
+        real, fake = real[torch.isfinite(real)], fake[torch.isfinite(fake)]
+        if self.calibration == "isotonic":
+            steps = calibration.fit_isotonic(real, fake)
+            return replace(self, levels=tuple(steps.scores.tolist()), level_ratios=tuple(steps.logits.tolist()))
+        kind = calibration.fit_temperature if self.calibration == "temperature" else calibration.fit_logistic
+        line = kind(real, fake)
+        return replace(self, slope=line.a, intercept=line.b)
 
 
 def pilot_scores(landscape: Landscape, rows: int) -> Tensor:
@@ -127,39 +165,3 @@ def real_scores(landscape: Landscape, reals: Any) -> Tensor:
             out.append(pair.logit(images[index].to(pair.device, pair.compute_dtype), label))
     landscape.ledger.d_forward += len(images)
     return torch.cat(out)
-
-
-def logistic(real: Tensor, fake: Tensor) -> tuple[float, float]:
-    """Return (slope, intercept) of log p_data / p_g = slope d + intercept: maximum likelihood without a penalty, by Newton's
-    method in float64; log(n_real / n_fake) is taken off the intercept. Scores that are not finite are left out.
-
-    Raises RequestError where the scores separate the two perfectly: no finite slope is best then.
-    """
-    real, fake = (d[torch.isfinite(d)].double().cpu() for d in (real, fake))
-    if min(len(real), len(fake)) < 2:
-        raise RequestError("a calibration needs 2 finite scores of each kind or more")
-    if float(real.min()) > float(fake.max()) or float(fake.min()) > float(real.max()):
-        raise RequestError(
-            "the critic separates the real from the generated images perfectly, so it has no finite calibration",
-            way_out="Use real images that it was not trained on, or give slope and intercept.",
-        )
-    d = torch.cat([real, fake])
-    y = torch.cat([torch.ones_like(real), torch.zeros_like(fake)])
-    centre, scale = d.mean(), d.std().clamp_min(1e-12)
-    x = torch.stack([(d - centre) / scale, torch.ones_like(d)], 1)
-
-    def loss(beta: Tensor) -> Tensor:
-        u = x @ beta
-        return (torch.nn.functional.softplus(u) - y * u).sum()
-
-    beta = torch.zeros(2, dtype=torch.float64)
-    for _ in range(100):
-        p = torch.sigmoid(x @ beta)
-        step = torch.linalg.solve((x * (p * (1 - p)).unsqueeze(1)).T @ x + 1e-12 * torch.eye(2).double(), x.T @ (y - p))
-        while loss(beta + step) > loss(beta) and float(step.abs().max()) > 1e-14:
-            step = step / 2
-        beta = beta + step
-        if float(step.abs().max()) < 1e-10:
-            break
-    slope = float(beta[0] / scale)
-    return slope, float(beta[1]) - slope * float(centre) - math.log(len(real) / len(fake))

@@ -104,13 +104,18 @@ class MH(Selection):
     def pilot(self) -> int:
         return max(super().pilot, 1 if self.start == "real" and not self.real_levels else 0)
 
+    @property
+    def reads_reals(self) -> bool:
+        return super().reads_reals or (self.start == "real" and not self.real_levels)
+
     def fit(self, landscape: Landscape, draw: Draw, reals: Any = None) -> Self:
         fitted = super().fit(landscape, draw, reals)
         if self.start == "draw" or self.real_levels:
             return fitted
         if reals is None:
             raise RequestError(
-                "a chain that begins at a real image's score needs real images", way_out="Give reals= in Python, or start=draw."
+                "a chain that begins at a real image's score needs real images",
+                way_out="Give --reals DATA (reals= in Python), or start=draw.",
             )
         q = (torch.arange(256, dtype=torch.float64) + 0.5) / 256
         levels = torch.quantile(real_scores(landscape, reals).double().cpu(), q)

@@ -60,6 +60,10 @@ class Wrapper(Strategy):
     def pilot_with_reals(self) -> int:
         return max(self.pilot, self.inner.pilot_with_reals)
 
+    @property
+    def reads_reals(self) -> bool:
+        return self.inner.reads_reals
+
     def cost(self) -> Cost:
         return self.inner.cost()
 

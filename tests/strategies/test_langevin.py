@@ -224,7 +224,7 @@ def test_a_row_without_a_score_keeps_its_start_and_says_so():
 @pytest.mark.parametrize("kind", [DDLS, MALA, REPGAN, Ex2MCMC])
 def test_an_uncalibrated_critic_is_refused(kind, returns):
     pair = linear_pair(returns=returns)
-    with pytest.raises(MissingCapabilityError, match=r"no log odds.*reals=.*--option calibration=none"):
+    with pytest.raises(MissingCapabilityError, match=r"no log odds.*--reals DATA.*--calibration none"):
         refined(kind(steps=2), pair, 8)
     with pytest.warns(LatentshiftWarning, match="wreck the samples"):
         refined(kind(steps=2, calibration="none"), pair, 8)

@@ -59,7 +59,7 @@ def test_a_chain_from_a_real_score_hands_back_no_real_sample_and_marks_rows_with
     levels = torch.tensor(run.strategy.real_levels)
     want = torch.quantile(pair.logit(reals), (torch.arange(256) + 0.5) / 256)
     torch.testing.assert_close(levels, want, atol=1e-4, rtol=1e-3)
-    with pytest.raises(RequestError, match=r"needs real images\. Give reals="):
+    with pytest.raises(RequestError, match=r"needs real images\. Give --reals DATA"):
         refined(strategy, pair, 8)
 
 
@@ -187,7 +187,7 @@ def test_uncalibrated_critics_are_refused_with_the_way_out():
     pair = linear_pair(returns="critic")
     for strategy in (MH(), DRS(), OBRS()):
         with pytest.raises(
-            MissingCapabilityError, match=r"no log odds\. Calibrate it on real images .reals=.*--option calibration=none"
+            MissingCapabilityError, match=r"no log odds\. Calibrate it on real images .--reals DATA.*--calibration none"
         ):
             Engine(strategy, pair)
     with pytest.warns(LatentshiftWarning, match="no scale"):
