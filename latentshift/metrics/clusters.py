@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from ..errors import RequestError, ShapeError
 from .arrays import Array, ArrayLike, as_pair, as_rows
 
 Labels = npt.NDArray[np.int64]
+Counts = npt.NDArray[Any]
+#: above so many rows k-means is fitted on a draw of them
+FIT_ROWS = 20_000
 _ROWS = 8192
 
 
@@ -24,24 +28,34 @@ class Clusters(NamedTuple):
 
 
 def _nearest(x: Array, centres: Array) -> tuple[Labels, Array]:
+    """Nearest centre of every row and the squared distance to it; x lies about the origin, so products keep the digits."""
     labels, squared = np.empty(len(x), np.int64), np.empty(len(x))
     offset = (centres**2).sum(1) / 2
     for i in range(0, len(x), _ROWS):
         part = x[i : i + _ROWS]
-        labels[i : i + _ROWS] = (offset - part @ centres.T).argmin(1)
-        squared[i : i + _ROWS] = ((part - centres[labels[i : i + _ROWS]]) ** 2).sum(1)
-    return labels, squared
+        half = offset - part @ centres.T
+        found = half.argmin(1)
+        labels[i : i + _ROWS] = found
+        squared[i : i + _ROWS] = np.einsum("ij,ij->i", part, part) + 2 * np.take_along_axis(half, found[:, None], 1)[:, 0]
+    return labels, squared.clip(0)
 
 
 def _spread(x: Array, clusters: int, draw: np.random.Generator) -> Array:
     """k-means++ (Arthur and Vassilvitskii 2007): the next centre is a row drawn by squared distance to the others."""
+    norms = np.einsum("ij,ij->i", x, x)
+
+    def to(centre: Array) -> Array:
+        distance: Array = (norms - 2 * (x @ centre) + centre @ centre).clip(0)
+        distance[distance <= 1e-12 * norms] = 0  # the row itself and its copies
+        return distance
+
     centres = [x[draw.integers(len(x))]]
-    squared = ((x - centres[0]) ** 2).sum(1)
+    squared = to(centres[0])
     for _ in range(1, clusters):
         total = squared.sum()
         row = draw.choice(len(x), p=squared / total) if total > 0 else draw.integers(len(x))
         centres.append(x[row])
-        squared = np.minimum(squared, ((x - x[row]) ** 2).sum(1))
+        squared = np.minimum(squared, to(x[row]))
     return np.stack(centres)
 
 
@@ -55,14 +69,14 @@ def kmeans(features: ArrayLike, clusters: int, *, seed: int = 0, starts: int = 3
         raise RequestError(f"{clusters} clusters of {len(x)} images", way_out="Ask for fewer clusters.")
     shift = x.mean(0)
     x = x - shift
+    rows = torch.from_numpy(x)
     draw = np.random.default_rng(seed)
     best: Clusters | None = None
     for _ in range(starts):
         centres = _spread(x, clusters, draw)
         labels, squared = _nearest(x, centres)
         for _ in range(iterations):
-            sums = np.zeros_like(centres)
-            np.add.at(sums, labels, x)
+            sums = torch.zeros(centres.shape, dtype=torch.float64).index_add_(0, torch.from_numpy(labels), rows).numpy()
             sizes = np.bincount(labels, minlength=clusters)
             empty = np.flatnonzero(sizes == 0)
             centres = sums / np.maximum(sizes, 1)[:, None]
@@ -102,24 +116,49 @@ class Bins(NamedTuple):
     fake_shares: Array
 
 
-def ndb(real: ArrayLike, fake: ArrayLike, *, bins: int = 100, seed: int = 0, significance: float = 0.05) -> Bins:
-    """Number of statistically different bins and JSD: k-means on `real`, both sets counted in its cells.
+def cells_of(real: ArrayLike, bins: int, *, seed: int = 0, most: int = FIT_ROWS) -> Clusters:
+    """k-means cells of real rows and the cell of every row; above `most` rows the centres are fitted on a draw of `most`."""
+    r = as_rows(real)
+    if len(r) <= most:
+        return kmeans(r, bins, seed=seed)
+    picked = np.sort(np.random.default_rng(seed).choice(len(r), most, replace=False))
+    found = kmeans(r[picked], bins, seed=seed, starts=1)
+    return found._replace(labels=cell_labels(r, found.centres))
+
+
+def cell_labels(features: ArrayLike, centres: Array) -> Labels:
+    """Return the cell (nearest centre) of every row."""
+    x, shift = as_rows(features), centres.mean(0)
+    if x.shape[1] != centres.shape[1]:
+        raise ShapeError(f"features of size {x.shape[1]} have no place in cells of size {centres.shape[1]}")
+    parts = [_nearest(x[i : i + _ROWS] - shift, centres - shift)[0] for i in range(0, len(x), _ROWS)]
+    return np.concatenate(parts)
+
+
+def compare_counts(real: Counts, fake: Counts, *, significance: float = 0.05) -> Bins:
+    """NDB and JSD of two histograms over the same cells.
 
     A cell is different by the two-proportion z-test with pooled variance at `significance` (two-sided), without a
     correction for many cells, as published: two real sets give about significance x bins.
     """
-    r, f = as_pair(real, fake)
     if not 0 < significance < 1:
         raise RequestError(f"a significance between 0 and 1 is needed, not {significance}")
-    cells = kmeans(r, bins, seed=seed)
-    counts_r = np.bincount(cells.labels, minlength=bins).astype(np.float64)
-    counts_f = np.bincount(_nearest(f, cells.centres)[0], minlength=bins).astype(np.float64)
-    p, q = counts_r / len(r), counts_f / len(f)
-    pooled = (counts_r + counts_f) / (len(r) + len(f))
-    error = np.sqrt(pooled * (1 - pooled) * (1 / len(r) + 1 / len(f)))
-    z = np.divide(np.abs(p - q), error, out=np.zeros(bins), where=error > 0)
+    a, b = real.astype(np.float64), fake.astype(np.float64)
+    n, m = a.sum(), b.sum()
+    p, q = a / n, b / m
+    pooled = (a + b) / (n + m)
+    error = np.sqrt(pooled * (1 - pooled) * (1 / n + 1 / m))
+    z = np.divide(np.abs(p - q), error, out=np.zeros(len(a)), where=error > 0)
     different = [math.erfc(float(v) / math.sqrt(2)) < significance for v in z]
-    return Bins(sum(different), jsd(counts_r, counts_f), bins, p, q)
+    return Bins(sum(different), jsd(a, b), len(a), p, q)
+
+
+def ndb(real: ArrayLike, fake: ArrayLike, *, bins: int = 100, seed: int = 0, significance: float = 0.05) -> Bins:
+    """Number of statistically different bins and JSD: k-means on `real`, both sets counted in its cells."""
+    r, f = as_pair(real, fake)
+    cells = cells_of(r, bins, seed=seed)
+    counts = (np.bincount(x, minlength=bins) for x in (cells.labels, cell_labels(f, cells.centres)))
+    return compare_counts(*counts, significance=significance)
 
 
 class InceptionScore(NamedTuple):

@@ -37,13 +37,17 @@ class PRDC(NamedTuple):
 class PRDCRows(NamedTuple):
     """The same per row, for paired tests and bootstraps over fakes: their means are the four values.
 
-    `balls` (fakes,): how many balls of reals hold the fake; `recalled`, `covered` (reals,): booleans.
+    `balls` (fakes,): how many balls of reals hold the fake; `recalled`, `covered` (reals,): booleans. `only_recalls`,
+    `only_covers` (fakes,): how many reals are recalled (covered) by this fake and by no other one, so that without it
+    recall (coverage) falls by so many reals, the radii of the other fakes kept.
     """
 
     balls: npt.NDArray[np.int64]
     recalled: npt.NDArray[np.bool_]
     covered: npt.NDArray[np.bool_]
     k: int
+    only_recalls: npt.NDArray[np.int64]
+    only_covers: npt.NDArray[np.int64]
 
     def values(self) -> PRDC:
         """Return the four means."""
@@ -91,8 +95,8 @@ def nearest_distances(features: ArrayLike, k: int) -> Array:
     return np.asarray(_radii(x, xx, k).sqrt().numpy())
 
 
-def prdc_rows(real: ArrayLike, fake: ArrayLike, *, k: int = 5) -> PRDCRows:
-    """Per-row form of `prdc`; real (n, size), fake (m, size)."""
+def prdc_rows(real: ArrayLike, fake: ArrayLike, *, k: int = 5, radii: Array | None = None) -> PRDCRows:
+    """Per-row form of `prdc`; real (n, size), fake (m, size). `radii` (n,): `nearest_distances(real, k)`, if known."""
     r, f = as_pair(real, fake)
     if k < 1:
         raise RequestError(f"k must be 1 or more, not {k}")
@@ -104,19 +108,33 @@ def prdc_rows(real: ArrayLike, fake: ArrayLike, *, k: int = 5) -> PRDCRows:
     shift = r.mean(0)
     x, xx = _prepared(r, shift)
     y, yy = _prepared(f, shift)
-    radii_x, radii_y = _radii(x, xx, k), _radii(y, yy, k)
+    if radii is not None and radii.shape != (len(r),):
+        raise ShapeError(f"radii {radii.shape} of {len(r)} rows")
+    radii_x = _radii(x, xx, k) if radii is None else torch.from_numpy(radii).square()
+    radii_y = _radii(y, yy, k)
     balls = torch.zeros(len(y), dtype=torch.int64)
-    recalled = torch.zeros(len(x), dtype=torch.bool)
     closest = torch.full((len(x),), float("inf"), dtype=x.dtype)
+    # per real: fakes in its ball and balls of fakes around it, with the one that is meant where it is one
+    covers, recalls, nearest, holder = (torch.zeros(len(x), dtype=torch.int64) for _ in range(4))
     for i in range(0, len(x), _BLOCK):
         rows = slice(i, i + _BLOCK)
         for j in range(0, len(y), _BLOCK):
             columns = slice(j, j + _BLOCK)
             d = _squared(x[rows], y[columns], xx[rows], yy[columns])
-            balls[columns] += (d < radii_x[rows, None]).sum(0)
-            recalled[rows] |= (d < radii_y[None, columns]).any(1)
-            closest[rows] = torch.minimum(closest[rows], d.amin(1))
-    return PRDCRows(balls.numpy(), recalled.numpy(), (closest < radii_x).numpy(), k)
+            inside = d < radii_x[rows, None]
+            balls[columns] += inside.sum(0)
+            covers[rows] += inside.sum(1)
+            least, at = d.min(1)
+            nearest[rows] = torch.where(least < closest[rows], at + j, nearest[rows])
+            closest[rows] = torch.minimum(closest[rows], least)
+            held = d < radii_y[None, columns]
+            some, at = held.max(1)
+            recalls[rows] += held.sum(1)
+            holder[rows] = torch.where(some, at + j, holder[rows])
+    only_covers = torch.bincount(nearest[covers == 1], minlength=len(y))
+    only_recalls = torch.bincount(holder[recalls == 1], minlength=len(y))
+    covered, recalled = closest < radii_x, recalls > 0
+    return PRDCRows(balls.numpy(), recalled.numpy(), covered.numpy(), k, only_recalls.numpy(), only_covers.numpy())
 
 
 def prdc(real: ArrayLike, fake: ArrayLike, *, k: int = 5) -> PRDC:

@@ -17,6 +17,7 @@ from ..errors import DamagedFileError, ShapeError
 from ..files.npz import Npz
 from .arrays import Array, ArrayLike, as_pair, as_rows
 
+_BLOCK = 2048  # kernel rows and columns at once: 32 MiB
 _ROWS = 8192  # rows added to the moments at once: 8192 x 2048 float64 = 128 MiB
 
 
@@ -117,7 +118,7 @@ class Moments:
         return cls(mu, (sigma + sigma.T) / 2 * (n - 1), n, network)
 
 
-def _root(cov: Array) -> Array:
+def root_of(cov: Array) -> Array:
     """Return F with F^T F = cov, rows only for eigenvalues above rounding (a covariance of n rows has rank n - 1)."""
     values, vectors = np.linalg.eigh(cov)
     keep = values > values[-1] * len(values) * np.finfo(np.float64).eps
@@ -137,7 +138,7 @@ def frechet_gaussian(mean_a: Array, cov_a: Array, mean_b: Array, cov_b: Array) -
             f"statistics of size {mean_a.size} and {mean_b.size} cannot be compared",
             way_out="Use one network for both.",
         )
-    cross = np.linalg.svd(_root(cov_a) @ _root(cov_b).T, compute_uv=False).sum()
+    cross = np.linalg.svd(root_of(cov_a) @ root_of(cov_b).T, compute_uv=False).sum()
     delta = mean_a - mean_b
     return max(float(delta @ delta + np.trace(cov_a) + np.trace(cov_b) - 2 * cross), 0.0)
 
@@ -166,10 +167,14 @@ def expected_bias(cov: Array, count: int) -> float:
     tr(C)/n + 1/(2n) sum_ij l_i l_j (1 + [i = j]) / (l_i + l_j), l the eigenvalues of C: second order of the Bures
     metric under the Wishart law. Good to a few percent for n > 4 sizes; below that it is an upper estimate.
     """
-    values = np.linalg.eigvalsh(cov).clip(0)
+    return bias_of(np.linalg.eigvalsh(cov).clip(0), count)
+
+
+def bias_of(values: Array, count: int) -> float:
+    """Return `expected_bias` from the eigenvalues of the covariance."""
     sums = values[:, None] + values[None, :]
     pair = np.divide(values[:, None] * values[None, :], sums, out=np.zeros_like(sums), where=sums > 0)
-    return float((np.trace(cov) + (pair.sum() + np.trace(pair)) / 2) / count)
+    return float((values.sum() + (pair.sum() + np.trace(pair)) / 2) / count)
 
 
 class KID(NamedTuple):
@@ -199,16 +204,28 @@ def mmd(features_a: ArrayLike, features_b: ArrayLike) -> float:
     return float(within_a + within_b - 2 * _kernel(a, b).mean())
 
 
+def kernel_sums(x: Array, y: Array, *, same: bool = False) -> tuple[Array, Array]:
+    """Row and column sums of the kernel of x (n, size) and y (m, size), block by block; `same`: without its diagonal."""
+    rows, columns = np.zeros(len(x)), np.zeros(len(y))
+    for i in range(0, len(x), _BLOCK):
+        for j in range(0, len(y), _BLOCK):
+            k = _kernel(x[i : i + _BLOCK], y[j : j + _BLOCK])
+            if same and i == j:
+                np.fill_diagonal(k, 0)
+            rows[i : i + _BLOCK] += k.sum(1)
+            columns[j : j + _BLOCK] += k.sum(0)
+    return rows, columns
+
+
 def _jackknife(a: Array, b: Array) -> float:
     """Standard error of `mmd` by leaving out one row at a time, both sides (sums of kernel rows, no second pass)."""
     n, m = len(a), len(b)
-    kaa, kbb, kab = _kernel(a, a), _kernel(b, b), _kernel(a, b)
-    np.fill_diagonal(kaa, 0)
-    np.fill_diagonal(kbb, 0)
-    saa, sbb, sab = kaa.sum(), kbb.sum(), kab.sum()
+    kaa, kbb = kernel_sums(a, a, same=True)[0], kernel_sums(b, b, same=True)[0]
+    ka, kb = kernel_sums(a, b)
+    saa, sbb, sab = kaa.sum(), kbb.sum(), ka.sum()
     fixed_b, fixed_a = sbb / (m * (m - 1)), saa / (n * (n - 1))
-    without_a = (saa - 2 * kaa.sum(1)) / ((n - 1) * (n - 2)) + fixed_b - 2 * (sab - kab.sum(1)) / ((n - 1) * m)
-    without_b = fixed_a + (sbb - 2 * kbb.sum(1)) / ((m - 1) * (m - 2)) - 2 * (sab - kab.sum(0)) / (n * (m - 1))
+    without_a = (saa - 2 * kaa) / ((n - 1) * (n - 2)) + fixed_b - 2 * (sab - ka) / ((n - 1) * m)
+    without_b = fixed_a + (sbb - 2 * kbb) / ((m - 1) * (m - 2)) - 2 * (sab - kb) / (n * (m - 1))
     return float(np.sqrt((n - 1) * without_a.var() + (m - 1) * without_b.var()))
 
 
