@@ -2,8 +2,9 @@
 
     for each step:
         n_d times:   x, y = data;  z = prior;  z = latent_shift(z);  f = G(z) without graph;  x, f = image_shift(x, f)
-                     D descends  loss.d(D(x), D(f)) + sum of penalties
-        G descends   loss.g(D(G(z)));  averaging, schedule
+                     D descends  loss.d(D(x), D(f)) + sum of penalties;  after_d
+        z = prior;  z = g_shift(z);  z2 = partner(z)
+        G descends   loss.g(D(G(z))) + sum of terms, its gradient completed by the assistant;  averaging, schedule
 
 Gradients are returned values (`torch.autograd.grad`), never `.backward()`, so that no piece leaks into another's `.grad`.
 All randomness comes from the run's own generator: the global random state neither matters nor changes.
@@ -12,27 +13,31 @@ All randomness comes from the run's own generator: the global random state neith
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..errors import DamagedFileError, NumericError, UsageError
-from ..files.write import write_whole
+from ..errors import NumericError
 from ..layers import LayerNet
+from . import checkpoint as disk
+from . import compose
+from .assistant import AdvAs
 from .pieces import LOSSES, Average, add_spectral_norm, baked
-from .shifts import has_dropout
+from .scores import Scores
+from .shifts import has_dropout, still
+from .terms import Step
 
 Penalty = Callable[[Any, Tensor, Tensor, Tensor | None, torch.Generator], Tensor]
 Augment = Callable[[Tensor, torch.Generator], Tensor]
-LatentShift = Callable[[Tensor, Tensor | None, LayerNet, LayerNet], Tensor]
+LatentShift = Callable[[Tensor, Tensor | None, Any, Any], Tensor]
 ImageShift = Callable[[Any, Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
+Partner = Callable[[Tensor, Tensor | None, Any, Callable[[int], Tensor]], Tensor]
+Term = Callable[[Step], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +58,9 @@ class Settings:
     ema_d: float = 0.0  # above 0: also average D's weights (with spectral norms multiplied in), as `Trainer.average_d`
     train_g: bool = True  # False: G stays frozen in evaluation mode and D alone learns (an honest critic)
     seed: int = 0
+    weight_decay: float = 0.0  # of both optimisers
+    pair_in_d: bool = False  # D's step sees both halves of G's pairs, and every real image twice (MSGAN's code)
+    precision: str = "fp32"  # fp32, or bf16: networks run in bfloat16 where that is safe, weights stay float32
 
     def rate(self, step: int) -> float:
         """Return the factor on the learning rates at `step`."""
@@ -65,8 +73,11 @@ class Trainer:
     """A training run that can stop after any step and go on to the bit.
 
     `data(rows, generator) -> (images, labels or None)` draws a batch; `prior(rows, generator) -> z`.
-    `G(z, label)`, `D(images, label)` are layer networks. Pieces: `penalties` on D, `augment`, `latent_shift`
-    (AdvLatGAN-qua's slot), `image_shift` (DAT's slot); each identity when absent.
+    `G(z, label)`, `D(images, label)` are layer networks. Pieces, each identity when absent: in D's step `latent_shift`
+    (AdvLatGAN-qua), `image_shift` (DAT), `penalties`, `after_d` (weight clip); in G's step `g_shift`, `partner` and `terms`
+    (MSGAN, AdvLatGAN-div, ACGAN, AT-GAN), `assistant` (AdvAs); in both `augment`. `heads` is 1 + classes where D's last layer
+    gives class logits too; a separate `classifier` learns in D's step in their place. Raises UsageError for pieces that do
+    not go together.
     """
 
     G: LayerNet
@@ -78,32 +89,44 @@ class Trainer:
     augment: Augment | None = None
     latent_shift: LatentShift | None = None
     image_shift: ImageShift | None = None
+    g_shift: LatentShift | None = None
+    partner: Partner | None = None
+    terms: Sequence[Term] = ()
+    assistant: AdvAs | None = None
+    after_d: Sequence[Callable[[LayerNet], None]] = ()
+    heads: int = 1
+    classifier: LayerNet | None = None
     step: int = 0
     log: list[dict[str, float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        compose.check(self)
         s = self.settings
-        if s.loss not in LOSSES:
-            raise UsageError(f"unknown loss {s.loss!r}", way_out=f"Known: {', '.join(LOSSES)}.")
         self.generator = torch.Generator().manual_seed(s.seed)
         if s.spectral_norm:
             add_spectral_norm(self.D, s.seed)
+        self.scores = Scores(self.D, self.heads, self.classifier)
+        self.device = next(self.G.parameters()).device
         self.average = Average(self.G, s.ema)
         self.average_d = Average(baked(self.D), s.ema_d) if s.ema_d else None
-        self.opt_g = torch.optim.Adam(self.G.parameters(), s.lr_g, s.betas)
-        self.opt_d = torch.optim.Adam(self.D.parameters(), s.lr_d, s.betas)
+        self.opt_g = torch.optim.Adam(self.G.parameters(), s.lr_g, s.betas, weight_decay=s.weight_decay)
+        self.opt_d = torch.optim.Adam(self.scores.parameters(), s.lr_d, s.betas, weight_decay=s.weight_decay)
 
     def _draw(self, rows: int) -> tuple[Tensor, Tensor, Tensor | None]:
         x, label = self.data(rows, self.generator)
-        return x, self.prior(rows, self.generator), label
+        return x.to(self.device), self._latents(rows), None if label is None else label.to(self.device)
 
-    def _critic(self, x: Tensor, label: Tensor | None) -> Tensor:
-        d: Tensor = self.D(x, label)
-        return d.flatten()
+    def _latents(self, rows: int) -> Tensor:
+        return self.prior(rows, self.generator).to(self.device)
 
-    def _apply(self, optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
-        params = [p for group in optimiser.param_groups for p in group["params"]]
-        grads = torch.autograd.grad(loss, params)
+    def _cast(self) -> contextlib.AbstractContextManager[object]:
+        if self.settings.precision == "fp32":
+            return contextlib.nullcontext()
+        # no cache of rounded weights: it would outlive a change of mode (no graph, then a graph) within one step
+        return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False)
+
+    def _apply(self, optimiser: torch.optim.Optimizer, grads: Sequence[Tensor]) -> None:
+        params = _parameters(optimiser)
         before = [p.grad for p in params]
         try:
             for p, g in zip(params, grads, strict=True):
@@ -115,7 +138,7 @@ class Trainer:
 
     @contextlib.contextmanager
     def _own_randomness(self) -> Iterator[None]:
-        if not has_dropout(self.G, self.D):
+        if not has_dropout(self.G, self.scores):
             yield
             return
         devices = sorted({p.get_device() for net in (self.G, self.D) for p in net.parameters() if p.is_cuda})
@@ -132,42 +155,86 @@ class Trainer:
             return self._one_step()
 
     def _one_step(self) -> dict[str, float]:
-        s, loss = self.settings, LOSSES[self.settings.loss]
+        s = self.settings
         self.G.train(s.train_g)
-        self.D.train()
+        self.scores.train()
         for optimiser, rate in ((self.opt_g, s.lr_g), (self.opt_d, s.lr_d)):
             for group in optimiser.param_groups:
                 group["lr"] = rate * s.rate(self.step)
+        row = {"step": self.step + 1, "loss_d": 0.0, "loss_g": 0.0, "real": 0.0, "fake": 0.0}
         for _ in range(s.n_d):
-            x, z, label = self._draw(s.batch)
+            row |= self._critic_step()
+        if self.average_d:
+            self.average_d.update(baked(self.D), self.step)
+        if s.train_g:
+            row["loss_g"] = self._generator_step()
+            self.average.update(self.G, self.step)
+        self.step += 1
+        return row
+
+    def _critic_step(self) -> dict[str, float]:
+        s = self.settings
+        x, z, label = self._draw(s.batch)
+        with self._cast():
             if self.latent_shift:
-                z = self.latent_shift(z, label, self.G, self.D)
+                z = self.latent_shift(z, label, self.G, self.scores)
+            if s.pair_in_d and self.partner:
+                z, x = torch.cat([z, self.partner(z, label, self.G, self._latents)]), torch.cat([x, x])
+                label = _repeated(label, len(z))
             with torch.no_grad():
                 f = self.G(z, label)
             x, f = self._seen(x), self._seen(f)
             if self.image_shift:
-                x, f = self.image_shift(self.D, x, f, label)
-            real, fake = self._critic(x, label), self._critic(f, label)
-            loss_d = loss.d(real, fake)
-            for penalty in self.penalties:
-                loss_d = loss_d + penalty(self._critic, x, f, label, self.generator)
-            self._apply(self.opt_d, loss_d)
-        if self.average_d:
-            self.average_d.update(baked(self.D), self.step)
-        loss_g = torch.zeros(())
-        if s.train_g:
-            _, z, label = self._draw(s.g_batch or s.batch)
-            loss_g = loss.g(self._critic(self._seen(self.G(z, label)), label))
-            self._apply(self.opt_g, loss_g)
-            self.average.update(self.G, self.step)
-        self.step += 1
-        return {
-            "step": self.step,
-            "loss_d": loss_d.item(),
-            "loss_g": loss_g.item(),
-            "real": real.mean().item(),
-            "fake": fake.mean().item(),
-        }
+                x, f = self.image_shift(self.scores, x, f, label)
+                label = _repeated(label, len(x))
+            loss_d, real, fake = self._critic_loss(x, f, label)
+        self._apply(self.opt_d, torch.autograd.grad(loss_d, _parameters(self.opt_d)))
+        self.scores.forget()
+        for change in self.after_d:
+            change(self.D)
+        return {"loss_d": loss_d.item(), "real": real.mean().item(), "fake": fake.mean().item()}
+
+    def _critic_loss(self, x: Tensor, f: Tensor, label: Tensor | None, penalties: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+        pair = LOSSES[self.settings.loss]
+        assert pair.d is not None
+        real, fake = self.scores(x, label), self.scores(f, label)
+        loss = pair.d(real, fake)
+        for penalty in self.penalties if penalties else ():
+            loss = loss + penalty(self.scores, x, f, label, self.generator)
+        return loss, real, fake
+
+    def _generator_step(self) -> float:
+        s, pair = self.settings, LOSSES[self.settings.loss]
+        x, z, label = self._draw(s.g_batch or s.batch)
+        theta, rows = _parameters(self.opt_g), len(z)
+        with self._cast():
+            if self.g_shift:
+                z = self.g_shift(z, label, self.G, self.scores)
+            z2 = self.partner(z, label, self.G, self._latents) if self.partner else None
+            twice = z if z2 is None else torch.cat([z, z2])
+            labels = _repeated(label, len(twice))
+            f = self._seen(self.G(twice, labels))
+            loss = torch.zeros((), device=self.device)
+            if pair.g:
+                against = (self._seen(x).repeat(len(twice) // rows, *[1] * (x.ndim - 1)),) if pair.relative else ()
+                loss = pair.g(self.scores(f, labels), *(self.scores(a, labels) for a in against))
+            own = f if z2 is None else f[:rows]
+            step = Step(z, z2, own, None if z2 is None else f[rows:], label, self.scores, self.generator)
+            for term in self.terms:
+                loss = loss + term(step)
+        grads = torch.autograd.grad(loss, theta, retain_graph=self.assistant is not None)
+        if self.assistant:
+            real = self._seen(x)
+
+            def adversary(part: slice, penalties: bool) -> Tensor:
+                with self._cast(), still(self.scores):
+                    y = None if label is None else label[part]
+                    return self._critic_loss(real[part], own[part], y, penalties)[0]
+
+            grads = tuple(self.assistant(grads, adversary, theta, list(self.D.parameters()), rows))
+        self._apply(self.opt_g, grads)
+        self.scores.forget()
+        return loss.item()
 
     def run(
         self,
@@ -206,68 +273,20 @@ class Trainer:
         return all(bool(torch.isfinite(p).all()) for net in (self.G, self.D) for p in net.parameters())
 
     def _state(self) -> dict[str, Any]:
-        return {
-            "G": self.G.state_dict(),
-            "D": self.D.state_dict(),
-            "average": self.average.net.state_dict(),
-            "average_d": self.average_d.net.state_dict() if self.average_d else {},
-            "opt_g": self.opt_g.state_dict(),
-            "opt_d": self.opt_d.state_dict(),
-            "generator": self.generator.get_state(),
-            "step": self.step,
-            "made_of": json.dumps(self._made_of()),
-            "log": json.dumps(self.log),
-        }
-
-    def _made_of(self) -> dict[str, Any]:
-        """Return what a checkpoint must agree on, as plain values: settings, pieces, layers."""
-        return {
-            **asdict(self.settings),
-            "betas": list(self.settings.betas),
-            "penalties": [_told(p) for p in self.penalties],
-            **{name: _told(getattr(self, name)) for name in ("augment", "latent_shift", "image_shift")},
-            "layers of G": list(self.G.entries),
-            "layers of D": list(self.D.entries),
-        }
+        return disk.state_of(self)
 
     def save(self, path: Path) -> None:
         """Write all that a resume needs, whole or not at all."""
-        write_whole(path, lambda stream: torch.save(self._state(), stream))
+        disk.save(self, path)
 
     def restore(self, path: Path) -> None:
         """Take up the state of `save`; refuses a checkpoint of another run and names what changed."""
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            theirs = json.loads(state["made_of"])
-            log = json.loads(state["log"])
-            missing = [k for k in self._state() if k not in state]
-        except Exception as error:
-            text = (str(error).splitlines() or [type(error).__name__])[0]
-            raise DamagedFileError(f"not a training checkpoint: {text}", where=str(path)) from None
-        if missing:
-            raise DamagedFileError(f"a training checkpoint without {missing[0]!r}", where=str(path))
-        mine = json.loads(json.dumps(self._made_of()))
-        for k in mine:
-            if mine[k] != theirs.get(k):
-                raise UsageError(
-                    f"the checkpoint was made with {k} = {theirs.get(k)!r}, not {mine[k]!r}",
-                    where=str(path),
-                    way_out="Give the same settings, or another file.",
-                )
-        self.G.load_state_dict(state["G"])
-        self.D.load_state_dict(state["D"])
-        self.average.net.load_state_dict(state["average"])
-        if self.average_d:
-            self.average_d.net.load_state_dict(state["average_d"])
-        self.opt_g.load_state_dict(state["opt_g"])
-        self.opt_d.load_state_dict(state["opt_d"])
-        self.generator.set_state(state["generator"])
-        self.step, self.log = state["step"], log
+        disk.restore(self, path)
 
 
-def _told(piece: Any) -> str | None:
-    """Return a piece in words that are the same in every process: its options, or a function's name."""
-    if piece is None or dataclasses.is_dataclass(piece):
-        return None if piece is None else repr(piece)
-    name = getattr(piece, "__qualname__", type(piece).__qualname__)
-    return f"{getattr(piece, '__module__', '')}.{name}"
+def _parameters(optimiser: torch.optim.Optimizer) -> list[Tensor]:
+    return [p for group in optimiser.param_groups for p in group["params"]]
+
+
+def _repeated(label: Tensor | None, rows: int) -> Tensor | None:
+    return label if label is None or len(label) == rows else label.repeat(rows // len(label))

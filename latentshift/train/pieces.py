@@ -1,7 +1,9 @@
-"""The pieces of a training run: loss pairs on logits, penalties, augmentation, averaging, spectral norm. Shifts: shifts.py.
+"""The pieces of a training run: loss pairs on logits, the usual penalties, augmentation, averaging, spectral norm.
 
-Sources: the saturating-free BCE, hinge (SNGAN), Wasserstein and least-squares losses as in paper 000 H and J; gradient
-penalty of WGAN-GP and LP; R1. All take raw logits; none of them calls `.backward`.
+Shifts: shifts.py; more penalties and the weight clip: penalties.py; terms of G: terms.py; AdvAs: assistant.py.
+Sources: the saturating-free BCE, hinge (SNGAN), Wasserstein and least-squares losses as in paper 000 H and J; the
+relativistic pair of Jolicoeur-Martineau 2018; gradient penalty of WGAN-GP and LP; R1. All take raw logits; none of them
+calls `.backward`.
 """
 
 from __future__ import annotations
@@ -22,30 +24,39 @@ Net = Callable[..., Tensor]
 
 @dataclass(frozen=True)
 class LossPair:
-    """Two losses on logits: `d(real, fake)` and `g(fake)`, both scalars to be minimised."""
+    """Two losses on logits: `d(real, fake)` and `g(fake)`, both scalars to be minimised.
+
+    With `relative`, G's loss compares with real images too: `g(fake, real)`. `middle` is the logit between the two sides, None
+    where the scale has no zero. The pair "none" has no losses: D is not asked, and G's terms are all there is.
+    """
 
     name: str
-    d: Callable[[Tensor, Tensor], Tensor]
-    g: Callable[[Tensor], Tensor]
+    d: Callable[[Tensor, Tensor], Tensor] | None
+    g: Callable[..., Tensor] | None
+    relative: bool = False
+    middle: float | None = None
 
 
 LOSSES: dict[str, LossPair] = {
     pair.name: pair
     for pair in (
         # softplus(-d) and not log(sigmoid(d)): the latter has a NaN gradient in float32 from d about 17 up
-        LossPair("bce", lambda r, f: F.softplus(-r).mean() + F.softplus(f).mean(), lambda f: F.softplus(-f).mean()),
-        LossPair("hinge", lambda r, f: F.relu(1 - r).mean() + F.relu(1 + f).mean(), lambda f: -f.mean()),
+        LossPair("bce", lambda r, f: F.softplus(-r).mean() + F.softplus(f).mean(), lambda f: F.softplus(-f).mean(), middle=0.0),
+        LossPair("hinge", lambda r, f: F.relu(1 - r).mean() + F.relu(1 + f).mean(), lambda f: -f.mean(), middle=0.0),
         LossPair("wasserstein", lambda r, f: f.mean() - r.mean(), lambda f: -f.mean()),
         LossPair(
             "least-squares",
             lambda r, f: 0.5 * (r - 1).square().mean() + 0.5 * f.square().mean(),
             lambda f: 0.5 * (f - 1).square().mean(),
+            middle=0.5,
         ),
+        LossPair("relativistic", lambda r, f: F.softplus(f - r).mean(), lambda f, r: F.softplus(r - f).mean(), relative=True),
+        LossPair("none", None, None),
     )
 }
 
 
-def _rows_norm(grad: Tensor) -> Tensor:
+def rows_norm(grad: Tensor) -> Tensor:
     return (grad.flatten(1).square().sum(1) + 1e-12).sqrt()
 
 
@@ -62,9 +73,11 @@ class GradientPenalty:
 
     def __call__(self, D: Net, real: Tensor, fake: Tensor, label: Tensor | None, generator: torch.Generator) -> Tensor:
         t = torch.rand(real.shape[0], *[1] * (real.ndim - 1), generator=generator).to(real)
-        x = (t * real + (1 - t) * fake).detach().requires_grad_(True)
+        x = t * real + (1 - t) * fake
+        if not x.requires_grad:  # it does where G is to feel the penalty (AdvAs)
+            x.requires_grad_(True)
         (grad,) = torch.autograd.grad(D(x, label).sum(), x, create_graph=True)
-        excess = _rows_norm(grad) - self.target
+        excess = rows_norm(grad) - self.target
         if self.one_sided:
             excess = F.relu(excess)
         return self.weight * excess.square().mean()

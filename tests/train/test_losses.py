@@ -43,6 +43,8 @@ def test_losses_are_means_over_rows() -> None:
     torch.manual_seed(0)
     r, f = torch.randn(6, dtype=torch.float64), torch.randn(6, dtype=torch.float64)
     for loss in LOSSES.values():
+        if loss.g is None or loss.relative:  # "none" has none; the relativistic pair has a test of its own
+            continue
         assert loss.d(r, f) == pytest.approx(sum(loss.d(r[i : i + 1], f[i : i + 1]).item() for i in range(6)) / 6)
         assert loss.g(f) == pytest.approx(sum(loss.g(f[i : i + 1]).item() for i in range(6)) / 6)
 
