@@ -386,11 +386,16 @@ class Pair:
                 )
             score = _fits(lambda: pair.logit(images, label), f"D does not take G's images of shape {tuple(images.shape[1:])}")
             one = None if label is None else label[:1]
-            alone = pair.logit(pair.generate(z[:1], one), one)
+            try:
+                alone = pair.logit(pair.generate(z[:1], one), one)
+            except (RuntimeError, ValueError):  # as batch statistics of one row
+                alone = torch.full_like(score[:1], torch.inf)
         spread = float((score.max() - score.min()).abs()) + 1e-3 * float(score.abs().max()) + 1e-12
-        if bool(torch.isfinite(alone).all()) and abs(float(alone[0] - score[0])) > 0.05 * spread + 1e-4 * abs(float(score[0])):
+        never = bool(torch.isinf(alone).all()) and bool(torch.isfinite(score).all())
+        if never or abs(float(alone[0] - score[0])) > 0.05 * spread + 1e-4 * abs(float(score[0])):
+            what = "cannot be had" if never else f"changes from {float(score[0]):.4g} to {float(alone[0]):.4g}"
             warnings.warn(
-                f"the score of a row changes from {float(score[0]):.4g} to {float(alone[0]):.4g} when it is scored alone: D or "
+                f"the score of a row {what} when it is scored alone: D or "
                 "G looks at the whole batch, so results will depend on the batch.",
                 LatentshiftWarning,
                 stacklevel=3,

@@ -18,7 +18,7 @@ LEVELS = [
     {"recipe", "registry", "files", "critics"},
     {"sampler"},
     {"metrics", "train"},
-    {"report"},
+    {"report", "doctor"},
     {"commands", "__main__"},
     {"testing"},
 ]

@@ -21,6 +21,7 @@ from ..errors import LatentshiftError
 COMMANDS: dict[str, tuple[str, str]] = {
     "refine": ("refine", "refine samples; write pictures, latents and a record"),
     "score": ("score", "score and rank seeds or saved latents"),
+    "doctor": ("doctor", "examine a pair: is it sound, what will refining do"),
     "report": ("report", "make the page of a run again from its record"),
     "inspect": ("inspect", "what a file holds; no network is built"),
     "fetch": ("fetch", "download and check a file, no more"),

@@ -84,17 +84,25 @@ def _tree(value: Any, indent: int = 0) -> None:
 
 @click.command(short_help="the methods")
 @click.argument("name", required=False)
+@click.option("--for", "model", metavar="MODEL", help="Only those that apply to this model as it stands.")
 @general
-def strategies(name: str | None, as_json: bool, quiet: bool, debug: bool) -> None:
+def strategies(name: str | None, model: str | None, as_json: bool, quiet: bool, debug: bool) -> None:
     """The refinement methods, one line each; with NAME: options, cost, source, when to use it.
 
     \b
     Examples:
       latentshift strategies
       latentshift strategies ifgsm
+      latentshift strategies --for ring
     """
     if name is None:
         found, _ = registry.everything("strategies")
+        if model is not None:
+            from ..doctor.examine import applicable
+            from ..files.names import resolve
+
+            why = applicable(resolve(model))
+            found = {n: s for n, s in found.items() if not why[n]}
         return _show([(n, registry.one_line(s)) for n, s in found.items()], as_json)
     kind = registry.get("strategies", name)
     docs = registry.option_docs(kind)

@@ -1,0 +1,129 @@
+"""`latentshift doctor`: what a pair is good for, before hours are spent on it."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .common import MODEL_KEYS, Talk, general, model_options, pair_of
+
+if TYPE_CHECKING:
+    from ..doctor.examine import Examination
+
+SIGNS = {"broken": "broken ", "warning": "warning", "note": "note   ", "good": "good   "}
+
+
+@click.command(short_help="examine a pair")
+@model_options
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1.")
+@click.option(
+    "--reals",
+    type=click.Path(path_type=Path),
+    metavar="DATA",
+    help="Real images (folder, zip, npz, idx): what D knows, and what refining will do.",
+)
+@click.option("--num", default=256, show_default=True, metavar="N", help="Samples to look at.")
+@click.option("--pilots", default=400, show_default=True, metavar="N", help="Samples refined per setting, with --reals.")
+@general
+def command(**typed: Any) -> None:
+    """Examine a pair: is it sound, which methods apply, what will it cost, and will refining help?
+
+    Nothing of the card is trusted. With real images a pilot is refined under each setting and judged by networks that nothing
+    climbed; without them no sign can be foretold, and it says so. Exit status 0 also where the pair is broken.
+
+    \b
+    Examples:
+      latentshift doctor
+      latentshift doctor --model ring --json
+    """
+    from ..doctor.examine import examine
+
+    talk = Talk(typed["quiet"], typed["as_json"])
+    if typed["num"] < 16 or typed["pilots"] < 50:
+        from ..errors import UsageError
+
+        raise UsageError("--num is at least 16, --pilots at least 50")
+    pair = pair_of(**{k: typed[k] for k in MODEL_KEYS})
+    reals = None if typed["reals"] is None else _images(typed["reals"], pair, talk)
+    talk.note(_costs(pair, typed, reals))
+    found = examine(pair, reals, rows=typed["num"], pilots=typed["pilots"], say=lambda text: talk.note(f"{text} ..."))
+    if typed["as_json"]:
+        click.echo(json.dumps(found.as_dict(), indent=2))
+    else:
+        _print(found, talk)
+
+
+def _images(path: Path, pair: Any, talk: Talk) -> Any:
+    from ..errors import RequestError
+    from ..files.images import read_images
+
+    shape = pair.image_shape or ()
+    if len(shape) != 3:
+        raise RequestError(f"{pair.name!r} makes points, not pictures", where="--reals", way_out="Leave --reals out.")
+    found = read_images(path, size=max(shape[1:]), channels=shape[0])
+    for note in found.notes:
+        talk.note(f"note: {note}")
+    if len(found.images) < 50:
+        raise RequestError(
+            f"{len(found.images)} real images are too few",
+            where=str(path),
+            way_out="Give 50, better 1,000; or leave --reals out.",
+        )
+    return found.images
+
+
+def _costs(pair: Any, typed: dict[str, Any], reals: Any) -> str:
+    """Return what it will cost, timed on eight rows, before it is spent."""
+    import time
+
+    from ..doctor.foretell import SETTINGS
+    from ..doctor.probe import Probe
+    from ..recipe import get_recipe
+
+    few = Probe(pair, 8)
+    began = time.perf_counter()
+    per = 0.0
+    if few.able:
+        _ = few.scores, few.gradients
+        per = (time.perf_counter() - began) / 8
+    seconds = 4 * per * typed["num"]
+    if reals is not None:
+        passes = 0.0
+        for recipe, changes, _, _ in SETTINGS.values():
+            passes += get_recipe(recipe).changed(**changes).build().cost().g_forward + 2
+        seconds += per * passes * typed["pilots"] / 1.5 + 0.004 * (min(len(reals), 2000) + 6 * typed["pilots"]) + 10
+    return f"{pair.name}: about {max(1.0, seconds):.0f} s" + ("" if reals is not None else " (no real images)")
+
+
+def _print(found: Examination, talk: Talk) -> None:
+    for finding in found.findings:
+        first, *rest = textwrap.wrap(finding.line(), 90)
+        talk.fact(f"{SIGNS[finding.level]}  {first}")
+        for line in rest:
+            talk.fact(f"         {line}")
+    if found.forecasts:
+        talk.fact("")
+        talk.fact("will it help?")
+        for f in found.forecasts:
+            talk.fact(f"  {f.words}: {f.answer} (chance of being wrong {f.wrong:.0%})")
+            for line in textwrap.wrap(f.evidence, 86):
+                talk.fact(f"      {line}")
+    talk.fact("")
+    cost = found.figures["seconds_per_1000"]
+    if "one_step" in cost:
+        talk.fact(
+            f"1,000 samples on this machine: {cost['images']:.2g} s for the images, {cost['one_score']:.2g} s for one look, "
+            f"{cost['one_step']:.2g} s for one step with a gradient"
+        )
+    able = [name for name, why in found.methods.items() if not why]
+    talk.fact(textwrap.fill("methods that apply: " + ", ".join(able), 98, subsequent_indent="    "))
+    not_able: dict[str, list[str]] = {}
+    for name, why in found.methods.items():
+        if why:
+            not_able.setdefault(why.partition(": ")[2] or why, []).append(name)
+    for why, names in not_able.items():
+        talk.fact(textwrap.fill(f"not ({why}): " + ", ".join(names), 98, subsequent_indent="    "))

@@ -1,0 +1,126 @@
+"""What refining will do to a pair: help, nothing or harm, by the change that a pilot of a few hundred samples shows.
+
+With real images the doctor does not guess: it refines a pilot under each setting and looks at it with eyes that nothing
+climbed (a frozen SqueezeNet, and the pixels). The rule, and how often it was right on pairs that others trained (each pair
+foretold by a rule settled on the others), stands in `docs/doctor.md`. Without real images no sign can be foretold; only what
+cannot work is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..files.pictures import to_bytes
+from ..model import Pair
+from ..sampler import Sampler
+from .eye import Change, Eye, pixels, squeezenet
+from .finding import Finding
+from .probe import Probe
+
+Array = np.ndarray[Any, Any]
+
+#: name -> (recipe, its changes, whether before and after share their seeds, words)
+SETTINGS: dict[str, tuple[str, dict[str, Any], bool, str]] = {
+    "paper": ("advlatgan-z/cifar10", {}, True, "the paper's setting (20 sign steps of 0.05)"),
+    "auto": ("auto", {}, True, "auto without real images"),
+    "picking": ("best-of-n/20", {"steps": 8}, False, "picking the best of 8 by D"),
+}
+
+#: chance that an answer is wrong: the misses of the leave-one-pair-out table in docs/doctor.md
+WRONG = {"help": 0.1, "nothing": 0.3, "harm": 0.1, "unsure": 0.5}
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """`answer` is help, nothing, harm or unsure; `wrong` the chance of being wrong; `evidence` what was seen."""
+
+    setting: str
+    words: str
+    answer: str
+    wrong: float
+    evidence: str
+
+
+def verdict(changes: Sequence[Sequence[Change]], sure: float = 2.0, likely: float = 1.0) -> str:
+    """Return the answer that the eyes' changes support.
+
+    Each eye gives the balance of its metrics that are better and worse by `sure` standard deviations. One eye for and none
+    against is help, the reverse harm, contradiction or silence nothing; what passes `likely` alone is unsure.
+    """
+    balance = [sum(c.better >= sure for c in eye) - sum(c.better <= -sure for c in eye) for eye in changes]
+    up, down = max(balance) > 0, min(balance) < 0
+    if up and not down:
+        return "help"
+    if down and not up:
+        return "harm"
+    if not up and not down and any(abs(c.better) > likely for eye in changes for c in eye):
+        return "unsure"
+    return "nothing"
+
+
+def eyes(reals: Array) -> list[Eye]:
+    """Return the doctor's eyes on a set of real images (n, C, H, W) uint8."""
+    return [Eye("squeezenet", squeezenet(max(reals.shape[2:])), reals), Eye("pixels", pixels, reals)]
+
+
+def pilot(pair: Pair, setting: str, first: int, rows: int) -> tuple[Array, Array]:
+    """Return the images of `rows` pilot samples before and after a setting, uint8 (n, C, H, W)."""
+    recipe, changes, _, _ = SETTINGS[setting]
+    labels = [i % pair.classes for i in range(rows)] if pair.classes else None
+    result = Sampler(pair, recipe=recipe).refine(seeds=range(first, first + rows), labels=labels, before=True, **changes)
+
+    def as_bytes(x: Any) -> Array:
+        return np.ascontiguousarray(to_bytes(np.asarray(x), pair.image_range).transpose(0, 3, 1, 2))
+
+    return as_bytes(result.images0), as_bytes(result.images)
+
+
+def foretell(
+    pair: Pair,
+    reals: Array,
+    *,
+    settings: Sequence[str] = tuple(SETTINGS),
+    rows: int = 400,
+    first: int = 710_000,
+    say: Callable[[str], None] = lambda text: None,
+) -> list[Forecast]:
+    """Return a forecast per setting, from pilots judged against `reals` (uint8, of the pair's size)."""
+    say("looking at the real images")
+    look = eyes(reals)
+    out = []
+    for name in settings:
+        say(f"a pilot of {rows} samples: {SETTINGS[name][3]}")
+        before, after = pilot(pair, name, first, rows)
+        changes = [eye.changes(before, after, paired=SETTINGS[name][2]) for eye in look]
+        answer = verdict(changes)
+        out.append(Forecast(name, SETTINGS[name][3], answer, WRONG[answer], _told(look, changes)))
+    return out
+
+
+def _told(look: Sequence[Eye], changes: Sequence[Sequence[Change]]) -> str:
+    return "; ".join(
+        f"{eye.name}: " + ", ".join(f"{c.metric} {c.before:.3g} to {c.after:.3g} ({c.better:+.1f} sd)" for c in row)
+        for eye, row in zip(look, changes, strict=True)
+    )
+
+
+def without_reals(probe: Probe, findings: Sequence[Finding], settings: Sequence[str]) -> list[Forecast]:
+    """Return what can be said without real images: what cannot work; else 'unsure'."""
+    topics = {f.topic for f in findings if f.level == "broken"}
+    out = []
+    for name in settings:
+        words = SETTINGS[name][3]
+        if not probe.able or probe.dead or topics & {"ignores-z", "no-slope"}:
+            why = "there is no signal to climb" if probe.able else "there is no critic"
+            out.append(Forecast(name, words, "nothing", 0.02, why))
+        elif "turned-round" in topics:
+            out.append(Forecast(name, words, "harm", 0.2, "D looks turned round"))
+        elif topics:
+            out.append(Forecast(name, words, "nothing", 0.2, f"the pair is broken ({', '.join(sorted(topics))})"))
+        else:
+            out.append(Forecast(name, words, "unsure", WRONG["unsure"], "no real images: D's own score is no evidence"))
+    return out
