@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import textwrap
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from .common import MODEL_KEYS, Talk, general, model_options, pair_of
+from .reals import reals_of, reals_options
 
 if TYPE_CHECKING:
     from ..doctor.examine import Examination
+    from ..model import Pair
 
 SIGNS = {"broken": "broken ", "warning": "warning", "note": "note   ", "good": "good   "}
 
@@ -20,12 +21,7 @@ SIGNS = {"broken": "broken ", "warning": "warning", "note": "note   ", "good": "
 @click.command(short_help="examine a pair")
 @model_options
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1.")
-@click.option(
-    "--reals",
-    type=click.Path(path_type=Path),
-    metavar="DATA",
-    help="Real images (folder, zip, npz, idx): what D knows, and what refining will do.",
-)
+@reals_options
 @click.option("--num", default=256, show_default=True, metavar="N", help="Samples to look at.")
 @click.option("--pilots", default=400, show_default=True, metavar="N", help="Samples refined per setting, with --reals.")
 @general
@@ -48,35 +44,23 @@ def command(**typed: Any) -> None:
 
         raise UsageError("--num is at least 16, --pilots at least 50")
     pair = pair_of(**{k: typed[k] for k in MODEL_KEYS})
-    reals = None if typed["reals"] is None else _images(typed["reals"], pair, talk)
+    reals = None if typed["reals"] is None else reals_of(typed["reals"], pair, talk, least=50)
     talk.note(_costs(pair, typed, reals))
-    found = examine(pair, reals, rows=typed["num"], pilots=typed["pilots"], say=lambda text: talk.note(f"{text} ..."))
+    found = examine(
+        pair,
+        None if reals is None else reals.images,
+        None if reals is None else reals.labels,
+        rows=typed["num"],
+        pilots=typed["pilots"],
+        say=lambda text: talk.note(f"{text} ..."),
+    )
     if typed["as_json"]:
         click.echo(json.dumps(found.as_dict(), indent=2))
     else:
         _print(found, talk)
 
 
-def _images(path: Path, pair: Any, talk: Talk) -> Any:
-    from ..errors import RequestError
-    from ..files.images import read_images
-
-    shape = pair.image_shape or ()
-    if len(shape) != 3:
-        raise RequestError(f"{pair.name!r} makes points, not pictures", where="--reals", way_out="Leave --reals out.")
-    found = read_images(path, size=max(shape[1:]), channels=shape[0])
-    for note in found.notes:
-        talk.note(f"note: {note}")
-    if len(found.images) < 50:
-        raise RequestError(
-            f"{len(found.images)} real images are too few",
-            where=str(path),
-            way_out="Give 50, better 1,000; or leave --reals out.",
-        )
-    return found.images
-
-
-def _costs(pair: Any, typed: dict[str, Any], reals: Any) -> str:
+def _costs(pair: Pair, typed: dict[str, Any], reals: Any) -> str:
     """Return what it will cost, timed on eight rows, before it is spent."""
     import time
 

@@ -170,11 +170,14 @@ def _work(
     outdir: Path | None = typed["outdir"]
     if outdir is not None and resume is None and not typed["dry_run"]:
         _writable(outdir, typed["overwrite"])  # before anything slow
+    from ..doctor.examine import quick
     from ..engine.run import Engine, Settings
     from ..files.record import Recorder
     from ..files.run import lock, next_folder, refuse_changes
 
     pair = pair_of(**{k: typed[k] for k in MODEL_KEYS})
+    for finding in quick(pair):
+        warnings.warn(finding.line(), LatentshiftWarning, stacklevel=1)
     if typed["gif"] and len(pair.image_shape or ()) != 3:
         raise UsageError(f"{pair.name!r} makes points, not pictures", where="--gif", way_out="Leave --gif out.")
     z0, numbers, labels, names = _start(typed, pair, seeds)

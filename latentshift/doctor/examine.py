@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from .. import registry
 from ..errors import LatentshiftError, LatentshiftWarning, UsageError
@@ -18,10 +19,8 @@ from ..model import Pair, require
 from ..space import Context
 from . import critic, generator, with_reals
 from .finding import Finding, worst_first
-from .foretell import SETTINGS, Forecast, foretell, without_reals
+from .foretell import SETTINGS, Forecast, as_bytes, foretell, without_reals
 from .probe import Probe
-
-Array = np.ndarray[Any, Any]
 
 
 @dataclass
@@ -87,14 +86,15 @@ def applicable(pair: Pair) -> dict[str, str]:
 
 def examine(
     pair: Pair,
-    reals: Array | None = None,
+    reals: Tensor | None = None,
+    labels: Tensor | None = None,
     *,
     rows: int = 256,
     pilots: int = 400,
     settings: tuple[str, ...] = tuple(SETTINGS),
     say: Callable[[str], None] = lambda text: None,
 ) -> Examination:
-    """Examine `pair` with `rows` samples; with `reals`, uint8 images (n, C, H, W), also by them.
+    """Examine `pair` with `rows` samples; with `reals`, images (n, C, H, W) in its range (and their labels), also by them.
 
     `pilots` samples are refined under each setting for the forecasts. Networks are used as they are and not changed.
     """
@@ -109,16 +109,16 @@ def examine(
         figures = _figures(probe)
         value = None
         if reals is not None and len(reals):
-            in_range = with_reals.to_range(reals[:1000], probe)
-            found += list(with_reals.kind(probe, in_range))
-            value, more = with_reals.knows(probe, in_range)
+            some = reals[:1000].to(pair.device, pair.compute_dtype)
+            found += list(with_reals.kind(probe, some))
+            value, more = with_reals.knows(probe, some, None if labels is None else labels[:1000].to(pair.device))
             if any(f.topic == "turned-round" for f in found) and more and more[0].topic != "turned-round":
                 found = [f for f in found if f.topic != "turned-round"]  # the real images settle it
             found += [f for f in more if not any(f.topic == g.topic for g in found)]
             figures["auc"] = value
         broken = any(f.level == "broken" for f in found)
-        if reals is not None and not broken and probe.able:
-            forecasts = foretell(probe.pair, reals, settings=settings, rows=pilots, say=say)
+        if reals is not None and reals.ndim == 4 and not broken and probe.able:
+            forecasts = foretell(probe.pair, as_bytes(reals, pair), settings=settings, rows=pilots, say=say)
         else:
             forecasts = without_reals(probe, found, settings)
     return Examination(pair.name, worst_first(found), forecasts, figures, applicable(pair), time.perf_counter() - began)

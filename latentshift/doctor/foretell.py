@@ -67,16 +67,18 @@ def eyes(reals: Array) -> list[Eye]:
     return [Eye("squeezenet", squeezenet(max(reals.shape[2:])), reals), Eye("pixels", pixels, reals)]
 
 
+def as_bytes(x: Any, pair: Pair) -> Array:
+    """Return images in the pair's range as uint8 (n, C, H, W)."""
+    return np.ascontiguousarray(to_bytes(np.asarray(x), pair.image_range).transpose(0, 3, 1, 2))
+
+
 def pilot(pair: Pair, setting: str, first: int, rows: int) -> tuple[Array, Array]:
     """Return the images of `rows` pilot samples before and after a setting, uint8 (n, C, H, W)."""
     recipe, changes, _, _ = SETTINGS[setting]
     labels = [i % pair.classes for i in range(rows)] if pair.classes else None
     result = Sampler(pair, recipe=recipe).refine(seeds=range(first, first + rows), labels=labels, before=True, **changes)
 
-    def as_bytes(x: Any) -> Array:
-        return np.ascontiguousarray(to_bytes(np.asarray(x), pair.image_range).transpose(0, 3, 1, 2))
-
-    return as_bytes(result.images0), as_bytes(result.images)
+    return as_bytes(result.images0, pair), as_bytes(result.images, pair)
 
 
 def foretell(

@@ -125,10 +125,11 @@ class Probe:
         with torch.no_grad():
             return _in_batches(self.pair.generate, z, self.labels)
 
-    def scored(self, images: Tensor) -> Tensor:
-        """Return (rows,) scores of images, float64."""
+    def scored(self, images: Tensor, label: Tensor | None = None) -> Tensor:
+        """Return (rows,) scores of images, float64; labels are those of the probe's rows unless given."""
         with torch.no_grad():
-            label = None if self.labels is None else self.labels[torch.arange(len(images)) % self.rows]
+            if label is None and self.labels is not None:
+                label = self.labels[torch.arange(len(images)) % self.rows]
             out: Tensor = _in_batches(self.pair.logit, images, label).double()
         return out
 

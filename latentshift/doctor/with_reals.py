@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from ..metrics.calibration import auc
@@ -14,18 +11,11 @@ from .finding import Finding
 from .probe import Probe
 
 
-def to_range(images: np.ndarray[Any, Any], probe: Probe) -> Tensor:
-    """Return uint8 images (n, C, H, W) in the pair's range."""
-    low, high = probe.pair.image_range
-    x = torch.from_numpy(np.ascontiguousarray(images)).to(probe.pair.device, probe.pair.compute_dtype)
-    return x / 255 * (high - low) + low
-
-
-def knows(probe: Probe, reals: Tensor) -> tuple[float | None, list[Finding]]:
-    """Return D's AUC of real against raw samples, and what follows."""
+def knows(probe: Probe, reals: Tensor, labels: Tensor | None) -> tuple[float | None, list[Finding]]:
+    """Return D's AUC of real images (in the pair's range) against raw samples, and what follows."""
     if not probe.able or probe.dead:
         return None, []
-    value = auc(probe.scored(reals).cpu().numpy(), probe.scores.cpu().numpy())
+    value = auc(probe.scored(reals, labels).cpu().numpy(), probe.scores.cpu().numpy())
     return value, list(_knowledge(probe, value))
 
 

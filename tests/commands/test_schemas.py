@@ -33,6 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ("plan", ["refine", "--num", "3", "--dry-run"]),
         ("score", ["score", "--num", "3"]),
+        ("doctor", ["doctor", "--num", "32"]),
         ("list", ["models"]),
         ("list", ["strategies"]),
         ("list", ["critics"]),

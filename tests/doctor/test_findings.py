@@ -55,6 +55,9 @@ def pair(G=None, D=None, **kw):
 
 
 def topics(p, reals=None, **kw):
+    if reals is not None:
+        low, high = p.image_range
+        reals = torch.from_numpy(reals).float() / 255 * (high - low) + low
     return {f.topic: f for f in examine(p, reals, rows=128, pilots=50, settings=(), **kw).findings}
 
 
