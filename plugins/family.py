@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latentshift.errors import UnknownNameError
+from latentshift.errors import RequestError, UnknownNameError
 
 if TYPE_CHECKING:
     from latentshift.model import Critic, Pair
 
-    from .loaded import Files, Loaded
+    from .loaded import Files, Loaded, Rebuild
 
 
 class Family:
@@ -77,11 +77,17 @@ class Family:
         """Write what `load` reads as a pair folder."""
         return self.contents(path, critic=critic, **options)[0].write(folder, Path(path).stem)
 
-    def from_folder(self, folder: Path, card: Mapping[str, Any]) -> Pair:
-        """Return the pair of a pair folder whose card names this family."""
+    def from_folder(self, folder: Path, card: Mapping[str, Any], **options: Any) -> Pair:
+        """Return the pair of a pair folder whose card names this family; `options` are choices for this load alone."""
         from .loaded import from_folder
 
-        return from_folder(folder, card, self._rebuild)
+        return from_folder(folder, card, self._rebuilder(options, str(folder)))
+
+    def _rebuilder(self, options: Mapping[str, Any], where: str) -> Rebuild:
+        if options:
+            text = f"a pair folder of {self.name} takes no options ({', '.join(options)})"
+            raise RequestError(text, where=where, way_out="Give them when it is converted (--model-option).")
+        return self._rebuild
 
 
 def options_of(kind: type, family: str, given: Mapping[str, Any]) -> Any:

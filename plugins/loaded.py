@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from latentshift.errors import DamagedFileError, FileError, LatentshiftError, RequestError
 from latentshift.files.checkpoint import FileContents, read_tensors
 from latentshift.files.folder import folder_sha256, read_safetensors, write_pair
+from latentshift.files.tensors import write_tensors
 from latentshift.files.write import output_errors, write_json
 from latentshift.layers import LayerNet
 from latentshift.model import Critic, Pair
@@ -104,13 +103,9 @@ class Loaded:
             return write_pair(folder, card, self.G, self.D)
         with output_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            for part, net in (("G", self.G), ("D", self.D)):
-                if net is None:
-                    continue
-                tensors = {k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
-                target = folder / f"{part}.safetensors"
-                save_file(tensors, str(target) + ".part")
-                os.replace(str(target) + ".part", target)
+        for part, net in (("G", self.G), ("D", self.D)):
+            if net is not None:
+                write_tensors(folder / f"{part}.safetensors", net.state_dict())
         write_json(folder / "card.json", card)
         return folder
 

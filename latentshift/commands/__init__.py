@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("doctor", "examine a pair: is it sound, what will refining do"),
     "report": ("report", "make the page of a run again from its record"),
     "inspect": ("inspect", "what a file holds; no network is built"),
+    "convert": ("convert", "any readable model to a pair folder"),
     "fetch": ("fetch", "download and check a file, no more"),
     "models": ("listing", "what can be loaded, one line each; a card"),
     "strategies": ("listing", "the methods, one line each; options, cost, source"),

@@ -14,6 +14,7 @@ import click
 
 from ..errors import FileError, UnknownNameError, UsageError
 from ..files.names import DEFAULT_MODEL
+from .own import OWN_KEYS, own_of, own_options
 
 if TYPE_CHECKING:
     from ..model import Pair
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
 F = Callable[..., Any]
 
 #: options that `pair_of` takes
-MODEL_KEYS = ("model", "factory", "z_size", "critic", "critic_sign", "returns", "image_range", "prior", "device")
+MODEL_KEYS = (
+    *("model", "factory", "z_size", "critic", "critic_sign", "returns", "image_range", "prior", "device"),
+    *OWN_KEYS,
+)
 
 
 def options(*made: Callable[[F], F]) -> Callable[[F], F]:
@@ -122,6 +126,7 @@ model_options = options(
     click.option(
         "--prior", metavar="KIND", help="The prior of z: normal, uniform, uniform:LO,HI, truncated-normal:BOUND, sphere."
     ),
+    *own_options,
 )
 
 start_options = options(
@@ -228,17 +233,19 @@ def pair_of(
     device: str = "auto",
     factory: str | None = None,
     z_size: str | None = None,
+    **own: Any,
 ) -> Pair:
     """Return the pair that the model options ask for, on its device."""
-    from ..files.folder import is_pair_folder
-    from ..files.names import ALIASES, read_critic_path, resolve
+    from ..files.names import ALIASES, refuse_options
 
     if model in ALIASES and factory is None:
         print(f"note: {model} stands for {ALIASES[model]}", file=sys.stderr)
     where = device_of(device)
+    mine = own_of(own)
     if factory is not None:
         from .factory import pair_of_factory
 
+        refuse_options(mine, factory)
         pair = pair_of_factory(factory, z_size, returns)
         returns = None
     elif model.rpartition(":")[0].endswith(".py") or model.endswith(".py"):
@@ -249,18 +256,11 @@ def pair_of(
             way_out=f"--factory {name} runs it (a function that returns G and D).",
         )
     else:
-        pair = resolve(model)
+        pair, critic = _with_critic(model, critic, mine)
     if critic is not None:
-        from .. import registry
-        from ..sampler import as_critic
-
-        if is_pair_folder(Path(critic)) or Path(critic).is_file():
-            pair = pair.replaced(critic=read_critic_path(Path(critic))).probed()
-        elif critic in registry.names("critics"):
-            pair = pair.replaced(critic=as_critic(registry.get("critics", critic)()))
-        else:
-            other = resolve(critic)
-            pair = pair.replaced(critic=other.need_critic())
+        pair = pair.replaced(critic=_critic_of(critic))
+        if Path(critic).exists():  # whether D fits G is found out now, and not in the middle of the work
+            pair = pair.probed()
     if pair.critic is not None and (critic_sign or returns):
         changes: dict[str, Any] = {k: v for k, v in (("real_is", critic_sign), ("returns", returns)) if v}
         pair = pair.replaced(critic=replace(pair.critic, **changes))
@@ -278,6 +278,36 @@ def pair_of(
     if prior is not None:
         pair = pair.replaced(space=replace(pair.space, prior=prior_of(prior)))
     return pair.to(where)
+
+
+def _with_critic(model: str, critic: str | None, own: dict[str, Any]) -> tuple[Pair, str | None]:
+    """Return the pair of a reference, and the critic that is still to be put in its place.
+
+    D's own file is read together with G's where both are of one family: some facts of D only its G tells.
+    """
+    from ..files.folder import is_pair_folder
+    from ..files.names import family_of, local_path, resolve
+
+    path = Path(critic) if critic is not None else None
+    if path is not None and path.is_file() and not (source := local_path(model)[0] or Path()).is_dir() and source.is_file():
+        theirs = family_of(path)
+        if theirs is not None and family_of(source) is theirs and not is_pair_folder(source):
+            return resolve(model, critic=path, options=own), None
+    return resolve(model, options=own), critic
+
+
+def _critic_of(reference: str) -> Any:
+    from .. import registry
+    from ..files.folder import is_pair_folder
+    from ..files.names import read_critic_path, resolve
+    from ..sampler import as_critic
+
+    path = Path(reference)
+    if is_pair_folder(path) or path.is_file():
+        return read_critic_path(path)
+    if reference in registry.names("critics"):
+        return as_critic(registry.get("critics", reference)())
+    return resolve(reference).need_critic()
 
 
 class Progress:

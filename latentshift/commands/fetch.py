@@ -28,7 +28,8 @@ def command(reference: str, sha256: str | None, size: int | None, out: Path | No
     Examples:
       latentshift fetch fashion32
     """
-    from ..files.fetch import fetch, file_sha256
+    from ..files.cache import file_sha256
+    from ..files.fetch import fetch
 
     talk = Talk(typed["quiet"], typed["as_json"])
     if "://" not in reference:

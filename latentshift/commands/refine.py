@@ -98,7 +98,7 @@ def refine(**typed: Any) -> None:
 
 #: options that the record keeps, so that `--resume OUT` needs nothing else
 _KEPT = (
-    *("model", "factory", "z_size", "critic", "critic_sign", "returns", "image_range", "prior"),
+    *(key for key in MODEL_KEYS if key != "device"),
     *("seeds", "num", "latents", "classes"),
     *(
         "recipe",

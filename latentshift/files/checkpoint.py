@@ -10,7 +10,6 @@ dicts, lists, tuples, tensors and plain values; classes that we do not know are 
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from .arrays import read_npz, read_safetensors
 from .builders import FileBuilders
+from .cache import known_sha256
 from .opcodes import Machine
 from .pickle import error_of, find, foreign_notes, networks, read_pickle
 from .sniff import open_regular, recognise
@@ -58,8 +58,7 @@ class FileContents:
     @cached_property
     def sha256(self) -> str:
         """The digest of the file in hexadecimal."""
-        with open(self.path, "rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return known_sha256(self.path)
 
 
 def read_tensors(path: str | Path) -> FileContents:

@@ -11,7 +11,6 @@ import http.client
 import json
 import os
 import re
-import sys
 import time
 import urllib.error
 import urllib.parse
@@ -22,25 +21,13 @@ from typing import Any
 
 from .. import __version__
 from ..errors import DownloadError, UsageError
+from .cache import cache_folder, file_sha256
 from .write import output_errors
 
 Progress = Callable[[int, int | None], None]  # bytes there, bytes in all where known
 BLOCK = 1 << 20
 TRIES, PAUSE = 4, 0.2  # so often, so many seconds before the second try, four times as many before the next
 _BY_HAND = "Fetch it by hand and give the file's path."
-
-
-def cache_folder() -> Path:
-    """Return where downloads lie: LATENTSHIFT_CACHE, else XDG_CACHE_HOME/latentshift, else the platform's cache folder."""
-    if own := os.environ.get("LATENTSHIFT_CACHE"):
-        return Path(own).expanduser()
-    if xdg := os.environ.get("XDG_CACHE_HOME"):
-        return Path(xdg).expanduser() / "latentshift"
-    if sys.platform == "darwin":
-        return Path.home() / "Library/Caches/latentshift"
-    if sys.platform == "win32" and (local := os.environ.get("LOCALAPPDATA")):
-        return Path(local) / "latentshift/Cache"
-    return Path.home() / ".cache/latentshift"
 
 
 def cached_path(url: str) -> Path:
@@ -109,12 +96,6 @@ def _there(path: Path, sha256: str | None, size: int | None) -> bool:
         what = f"the file here has sha256 {found[:16]}…, not {sha256[:16]}…"
         raise DownloadError(what, where=str(path), way_out="Delete it.")
     return True
-
-
-def file_sha256(path: Path) -> str:
-    """Return the sha256 of a file as hexadecimal digits."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 class _Redirect(urllib.request.HTTPRedirectHandler):

@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 
-from ..errors import DamagedFileError, FileError, LatentshiftError
+from ..errors import DamagedFileError, FileError, LatentshiftError, RequestError
 from ..layers import LayerNet, output_shape
 from ..model import RETURNS, Critic, Pair
 from ..space import Space, prior_of_card
-from .write import output_errors, write_json, write_whole
+from .cache import known_sha256
+from .tensors import write_tensors
+from .write import output_errors, write_json
 
 _HEADER_LIMIT = 100 * 2**20
 
@@ -80,8 +82,7 @@ def folder_sha256(folder: Path) -> str:
     for name in ("G.safetensors", "D.safetensors", "card.json"):
         path = folder / name
         if path.is_file():
-            with path.open("rb") as stream:
-                total.update(name.encode() + b"\0" + hashlib.file_digest(stream, "sha256").digest())
+            total.update(name.encode() + b"\0" + bytes.fromhex(known_sha256(path)))
     return total.hexdigest()
 
 
@@ -101,8 +102,11 @@ def _network(card: Mapping[str, Any], folder: Path, part: str) -> LayerNet | Non
     return LayerNet(entries, where=where, meta=True).load(read_safetensors(path)).eval().requires_grad_(False)
 
 
-def read_pair(folder: str | Path) -> Pair:
-    """Return the Pair of a folder. Raises FileError and its children with both values where card and tensors disagree."""
+def read_pair(folder: str | Path, options: Mapping[str, Any] | None = None) -> Pair:
+    """Return the Pair of a folder. Raises FileError and its children with both values where card and tensors disagree.
+
+    `options` are those of the family that the card names; a folder of layer lists takes none.
+    """
     folder = Path(folder)
     card = read_card(folder)
     where = str(folder / "card.json")
@@ -110,8 +114,10 @@ def read_pair(folder: str | Path) -> Pair:
         from .. import registry
 
         family = registry.get("models", str(card["family"]))
-        built: Pair = family.from_folder(folder, card)
+        built: Pair = family.from_folder(folder, card, **dict(options or {}))
         return built
+    if options:
+        raise RequestError(f"a pair of layer lists takes no options ({', '.join(options)})", where=str(folder))
     z_size = _field(card, where, "z_size", kind=int)
     if not 0 < z_size <= 10**7:
         raise DamagedFileError(f"the card's z_size is {z_size}", where=where)
@@ -200,7 +206,6 @@ def write_pair(
         tensors = {k: v.detach().cpu().contiguous() for k, v in net.tensors().items()}
         if half:
             tensors = {k: v.half() if v.dtype == torch.float32 else v for k, v in tensors.items()}
-        data = save(tensors)  # and not save_file, whose files nobody but the owner may read
-        write_whole(folder / f"{part}.safetensors", lambda stream, data=data: stream.write(data))  # type: ignore[misc]
+        write_tensors(folder / f"{part}.safetensors", tensors)
     write_json(folder / "card.json", card)
     return folder

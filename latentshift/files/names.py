@@ -1,20 +1,21 @@
 """From a reference to a pair: one resolver everywhere.
 
-A reference is a known name (`latentshift models`), an address (fetched into the cache), a path (a pair folder, or a file of a
-family that a plug-in reads), or `plugin:NAME`. Things registered under `latentshift.models` are either pairs (`line`,
-`card()`, `load()`) or families of files (`line`, `sniff(path)`, `read(path)`).
+A reference is a known name (`latentshift models`), an address or a place on the hub (fetched into the cache), a path (a pair
+folder, or a file of a family that a plug-in reads), or `plugin:NAME`. Things registered under `latentshift.models` are either
+pairs (`line`, `card()`, `load()`) or families of files (`line`, `sniff(path)`, `read(path)`).
 """
 
 from __future__ import annotations
 
 import importlib.resources
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import registry
-from ..errors import FileError, UnknownNameError
+from ..errors import FileError, RequestError, UnknownNameError
 
 if TYPE_CHECKING:
     from ..model import Critic, Pair
@@ -56,24 +57,54 @@ GRID = BundledPair("grid", "twenty-five Gaussians on a grid, 2-D latent and 2-D 
 ALIASES = {"stylegan2-afhq": "stylegan2-afhqcat"}
 
 
-def resolve(reference: str) -> Pair:
-    """Return the pair of a reference. Raises UnknownNameError with near matches, FileError for what cannot be read."""
+def resolve(reference: str, *, critic: Path | None = None, options: Mapping[str, Any] | None = None) -> Pair:
+    """Return the pair of a reference. Raises UnknownNameError with near matches, FileError for what cannot be read.
+
+    `critic` is the file of D where it is another one; `options` are those of the model's family.
+    """
+    path, about = local_path(reference)
+    if path is not None:
+        pair = read_path(path, critic=critic, options=options)
+        return pair.replaced(**{k: about[k] for k in ("name", "source") if k in about})
+    refuse_options(options, reference)
+    made: Pair = registry.get("models", ALIASES.get(reference, reference).removeprefix("plugin:")).load()
+    return made
+
+
+def local_path(reference: str) -> tuple[Path | None, dict[str, Any]]:
+    """Return where a reference lies on this machine (fetched where it must be), and what is known about it beside.
+
+    The path is None for a pair that a plug-in makes without a file. Raises UnknownNameError with near matches.
+    """
     name = ALIASES.get(reference, reference).removeprefix("plugin:")
-    path = Path(reference).expanduser()
     if name in registry.names("models"):
         thing = registry.get("models", name)
         if getattr(thing, "kind", "pair") == "pair":
-            pair: Pair = thing.load()
-            return pair
+            if hasattr(thing, "fetched"):
+                return thing.fetched(), {"name": name, "source": thing.url, "licence": thing.licence}
+            folder = getattr(thing, "folder", None)
+            return (folder if isinstance(folder, Path) else None), {}
+    path = Path(reference).expanduser()
     if path.exists():
-        return read_path(path)
+        return path, {}
+    from .hub import fetch_hub, is_hub, only_file
+
+    if is_hub(reference):
+        return only_file(fetch_hub(reference), reference), {"source": reference}
     if reference.startswith(("http://", "https://")):
         from .fetch import fetch
 
-        return read_path(fetch(reference)).replaced(source=reference)
+        return fetch(reference), {"source": reference}
     if looks_like_a_path(reference):
         raise FileError("no such file or folder", where=reference)
     raise UnknownNameError("model", reference, pair_names(), way_out="'latentshift models' lists all; a path works too.")
+
+
+def refuse_options(options: Mapping[str, Any] | None, what: str) -> None:
+    """Raise RequestError where options of a family were given to a model that has none."""
+    if options:
+        known = ", ".join(options)
+        raise RequestError(f"this model takes no such options ({known})", where=what, way_out="Leave them out.")
 
 
 def looks_like_a_path(reference: str) -> bool:
@@ -124,16 +155,25 @@ def read_critic_path(path: Path) -> Critic:
     return critic
 
 
-def read_path(path: Path) -> Pair:
-    """Return the pair of a folder or file: a pair folder, else the first family that recognises it."""
+def read_path(path: Path, *, critic: Path | None = None, options: Mapping[str, Any] | None = None) -> Pair:
+    """Return the pair of a folder or file: a pair folder, else the first family that recognises it.
+
+    `critic` is D's own file, read with G by the same family; `options` are that family's.
+    """
     from .folder import is_pair_folder, read_pair
 
     if is_pair_folder(path):
-        return read_pair(path)
+        return read_pair(path, options)
+    own = {"critic": critic} if critic is not None else {}
+    pair: Pair = need_family(path).read(path, **own, **dict(options or {}))
+    return pair
+
+
+def need_family(path: Path) -> Any:
+    """Return the family that recognises a file or folder, or raise FileError with what is known about it."""
     family = family_of(path)
     if family is not None:
-        pair: Pair = family.read(path)
-        return pair
+        return family
     for other in _families():
         if path.is_file() and getattr(other, "explains", False):
             other.read(path)

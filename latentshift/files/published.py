@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -33,13 +34,17 @@ class Published:
         """Return what is known without the file."""
         return {"name": self.name, "content": self.what, "address": self.url, "licence": self.licence}
 
-    def load(self) -> Pair:
-        """Return the pair; fetches the file into the cache where it is not there yet."""
+    def fetched(self) -> Path:
+        """Return the file, fetched into the cache where it is not there yet; the licence is named either way."""
         from .fetch import cached_path, fetch
-        from .names import read_path
 
         print(f"note: {self.name}: {self.what}; licence: {self.licence}", file=sys.stderr)
         if not cached_path(self.url).exists():
             print(f"note: fetching {self.url}", file=sys.stderr)
-        pair = read_path(fetch(self.url))
-        return pair.replaced(name=self.name, source=self.url)
+        return fetch(self.url)
+
+    def load(self) -> Pair:
+        """Return the pair; fetches the file where it is not there yet."""
+        from .names import read_path
+
+        return read_path(self.fetched()).replaced(name=self.name, source=self.url)

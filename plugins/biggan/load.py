@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -24,13 +24,16 @@ _TF_HUB = ".module.weight_bar"
 
 @dataclass(frozen=True)
 class Options:
-    """Choices of a user. `truncation` (0 to 1) is for pytorch-pretrained-BigGAN; `suffix` picks a copy in a run's folder.
+    """Choices of a user. `suffix` picks a copy in a run's folder.
+
+    `trunc` is the truncation of z. pytorch-pretrained-BigGAN (0 to 1): z cut at 2 and scaled by it, with its statistics of that
+    row. BigGAN-PyTorch: entries of z beyond it are drawn again, as the paper has it; the statistics stay as they are.
 
     `accumulate`: take the batch statistics anew from that many batches of 64 random latents (the project's standing
     statistics; it takes 16), instead of those in the file.
     """
 
-    truncation: float = 1.0
+    trunc: float | None = None
     interpolation: Literal["published", "linear"] = "published"
     suffix: str | None = None
     ema: bool = True
@@ -126,7 +129,13 @@ def load_parts(G: Part, D: Part | None, settings: Settings, options: Options, wh
         notes += [*D.notes, *(f"D: {n}" for n in d_notes)]
     if settings.z_std != 1:
         notes.append(f"the run drew z with standard deviation {settings.z_std:g} (its z_var): z is scaled inside G")
-    return _assembled(net, critic, settings.z_std).with_notes(*notes)
+    made = _assembled(net, critic, settings.z_std)
+    if options.trunc is not None:
+        if options.trunc <= 0:
+            raise RequestError(f"truncation is above 0, not {options.trunc:g}", where="--trunc")
+        made = replace(made, prior={"kind": "truncated-normal", "bound": options.trunc})
+        notes.append(f"entries of z beyond {options.trunc:g} are drawn again; the batch statistics are those of the file")
+    return made.with_notes(*notes)
 
 
 def _assembled(net: BigGANGenerator, critic: nn.Module | None, z_std: float) -> Loaded:
@@ -193,7 +202,7 @@ def load_pretrained(
     plain, baked = bake(tensors, options.dtype)
     notes = list(baked)
     found, named = pretrained.infer(plain, config, notes)
-    t = options.truncation
+    t = options.trunc or 1.0
     notes.append(f"statistics of truncation {t:g}; latents are truncated at 2 and scaled by the same value")
     return _pretrained(found, named, options).with_notes(*notes)
 
@@ -201,7 +210,7 @@ def load_pretrained(
 def _pretrained(found: pretrained.Config, named: Mapping[str, Tensor], options: Options) -> Loaded:
     if options.interpolation not in ("published", "linear"):
         raise RequestError(f"interpolation is 'published' or 'linear', not {options.interpolation!r}")
-    t = options.truncation
+    t = 1.0 if options.trunc is None else options.trunc
     if not 0 < t <= 1:
         raise RequestError(f"truncation is above 0 and at most 1, not {t:g}", where="--trunc")
     net = _built(lambda: pretrained.PretrainedGenerator(found), named, f"{pretrained.FAMILY} G")
@@ -282,7 +291,7 @@ def rebuild(config: Mapping[str, Any], G: Mapping[str, Tensor], D: Mapping[str, 
     if config["form"] == pretrained.FAMILY:
         found = pretrained.Config.from_json(config["G"])
         _sane(found.layers, found.resolution)
-        settings = {"truncation": float(config["truncation"]), "interpolation": config["interpolation"]}
+        settings = {"trunc": float(config["truncation"]), "interpolation": config["interpolation"]}
         return _pretrained(found, G, Options(**settings))
     g_config = GConfig.from_json(config["G"])
     _sane(g_config.blocks, g_config.resolution)

@@ -6,15 +6,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..family import Family
+from ..family import Family, options_of
 
 if TYPE_CHECKING:
     from latentshift.model import Critic
 
-    from ..loaded import Files, Loaded
+    from ..loaded import Files, Loaded, Rebuild
 
 
 class StyleGAN(Family):
@@ -39,10 +40,11 @@ class StyleGAN(Family):
 
         return load_path(path, files, critic, options)
 
-    def _rebuild(self, config: Mapping[str, Any], G: Mapping[str, Any], D: Mapping[str, Any] | None) -> Loaded:
+    def _rebuilder(self, options: Mapping[str, Any], where: str) -> Rebuild:
         from .adapter import rebuild
 
-        return rebuild(config, G, D)
+        options_of(self._options(), self.name, options)  # refuses what it does not know
+        return partial(rebuild, changes=options)
 
     def read_critic(self, path: str | Path) -> Critic:
         """Return the discriminator in a network pickle, for a generator from elsewhere."""

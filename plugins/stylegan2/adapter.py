@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from latentshift.errors import FileError, LatentshiftWarning, RequestError, ShapeError, UsageError
 from latentshift.files.checkpoint import FileContents
 from latentshift.model import Capability, Critic, Pair
+from latentshift.noise import row_seeds
 from latentshift.space import Space
 
 from ..loaded import Files, Loaded, check_fit
@@ -21,7 +22,7 @@ from . import loading
 from .container import Record, file_name, fill
 from .discriminator import Discriminator, Grouping
 from .networks import Generator, NoiseMode
-from .spaces import spaces
+from .spaces import drawn_noise, spaces
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,12 @@ class LatentG(nn.Module):
         return sum(h * w for h, w in self.net.noise_shapes)
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
-        return self.paint(self.styles(z, label))
+        """Return images; random noise belongs to the row here too: without a seed it is drawn from z itself."""
+        held = None
+        if self.noise_mode == "random" and self.noise_size:
+            seeds = row_seeds(z.detach().cpu().float().numpy())
+            held = drawn_noise(self, torch.tensor(seeds, device=z.device)).to(z)
+        return self.paint(self.styles(z, label), held)
 
 
 class LabelledD(nn.Module):
@@ -180,15 +186,27 @@ def load_path(path: Path, files: Files, critic: Path | None, options: Options) -
         if note.endswith("NaN or infinite"):
             warnings.warn(f"{path}: {note}; images and scores will be too", LatentshiftWarning, stacklevel=3)
     family = "stylegan3" if found.family.startswith("stylegan3") else "stylegan2"
-    config = {"code": found.family, "G": found.g_config, "D": d_config if d is not None else None}
+    config: dict[str, Any] = {"code": found.family, "G": found.g_config, "D": d_config if d is not None else None}
+    if chosen := {f.name: getattr(options, f.name) for f in fields(options) if getattr(options, f.name) != f.default}:
+        config["options"] = {
+            k: v for k, v in chosen.items() if k not in ("network", "translate", "rotate")
+        }  # these are in the tensors
     fresh = tuple(n for n in notes if n not in found.contents.notes)  # the door adds those of the files itself
     return assemble(family, found.G, d, options, config=config, notes=fresh, source=str(path))
 
 
-def rebuild(config: Mapping[str, Any], G: Mapping[str, Tensor], D: Mapping[str, Tensor] | None) -> StyleLoaded:
-    """Return the networks of a pair folder from its card's config and its tensors."""
+def rebuild(
+    config: Mapping[str, Any],
+    G: Mapping[str, Tensor],
+    D: Mapping[str, Tensor] | None,
+    changes: Mapping[str, Any] | None = None,
+) -> StyleLoaded:
+    """Return the networks of a pair folder from its card's config and its tensors; `changes` are options typed anew."""
     code = str(config.get("code", ""))
     where = "the card's config"
+    kept: dict[str, Any] = {**config.get("options", {}), **dict(changes or {})}
+    make: Any = Options
+    options: Options = make(**{k: tuple(v) if isinstance(v, list) else v for k, v in kept.items()})
     g = loading.empty_generator(Record("Generator", dict(config["G"]["arguments"])), code, config["G"].get("clamp"), where)
     fill(g, Record("Generator", {}, {file_name(k.removeprefix("net.")): v for k, v in G.items()}), "G", where)
     d: Discriminator | None = None
@@ -196,7 +214,7 @@ def rebuild(config: Mapping[str, Any], G: Mapping[str, Tensor], D: Mapping[str, 
         d = loading.empty_discriminator(dict(config["D"]["arguments"]), config["D"].get("clamp"), where)
         fill(d, Record("Discriminator", {}, {file_name(k.removeprefix("net.")): v for k, v in D.items()}), "D", where)
         d.set_companions(loading.companions(g, d.group_size - 1))
-    return assemble("stylegan3" if code.startswith("stylegan3") else "stylegan2", g, d, Options(), config=config)
+    return assemble("stylegan3" if code.startswith("stylegan3") else "stylegan2", g, d, options, config=config)
 
 
 def retruncated(pair: Pair, psi: float, cutoff: int | None = None) -> Pair:

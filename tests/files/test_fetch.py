@@ -18,7 +18,8 @@ import pytest
 from latentshift.commands import run
 from latentshift.errors import DownloadError, UsageError
 from latentshift.files import fetch as module
-from latentshift.files.fetch import cached_path, fetch, file_sha256
+from latentshift.files.cache import file_sha256
+from latentshift.files.fetch import cached_path, fetch
 
 CONTENT = bytes(range(256)) * 4000  # about 1 MB
 SHA = hashlib.sha256(CONTENT).hexdigest()

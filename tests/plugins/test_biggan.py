@@ -64,7 +64,7 @@ def test_pretrained_equals_publisher(reference, expected, close, check_digests):
     check_digests(read_tensors(folder / "pytorch_model.bin").tree, meta["digests"])
     y = torch.from_numpy(want["y"])
     for i, t in enumerate(want["truncations"]):
-        loaded = load_path(folder, Files(), options=Options(truncation=float(t)))
+        loaded = load_path(folder, Files(), options=Options(trunc=float(t)))
         z = (torch.from_numpy(want["z_unit"]) * np.float32(t)).requires_grad_()
         images = loaded.G(z, y)
         (grad,) = torch.autograd.grad(0.5 * images.square().sum(), z)
@@ -170,7 +170,7 @@ def test_one_side_of_another_run(reference, tmp_path):
     with pytest.raises(UnknownNameError, match=r"unknown option 'truncations'.*'truncation'"):
         FAMILY.load(alone, truncations=0.5)
     with pytest.raises(RequestError, match="above 0 and at most 1"):
-        FAMILY.load(reference("biggan/hf-deep-32"), truncation=1.5)
+        FAMILY.load(reference("biggan/hf-deep-32"), trunc=1.5)
 
 
 @pytest.mark.shared
