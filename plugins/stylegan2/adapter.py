@@ -188,9 +188,8 @@ def load_path(path: Path, files: Files, critic: Path | None, options: Options) -
     family = "stylegan3" if found.family.startswith("stylegan3") else "stylegan2"
     config: dict[str, Any] = {"code": found.family, "G": found.g_config, "D": d_config if d is not None else None}
     if chosen := {f.name: getattr(options, f.name) for f in fields(options) if getattr(options, f.name) != f.default}:
-        config["options"] = {
-            k: v for k, v in chosen.items() if k not in ("network", "translate", "rotate")
-        }  # these are in the tensors
+        in_tensors = ("network", "translate", "rotate")
+        config["options"] = {k: v for k, v in chosen.items() if k not in in_tensors}
     fresh = tuple(n for n in notes if n not in found.contents.notes)  # the door adds those of the files itself
     return assemble(family, found.G, d, options, config=config, notes=fresh, source=str(path))
 

@@ -117,8 +117,8 @@ def test_tensors_lie_where_kernels_want_them(tmp_path: Path) -> None:
     """Any reader of the format reads the file; all that can lie at a multiple of 64 bytes does."""
     made = {
         "scalar": torch.tensor(3.5), "odd": torch.arange(5.0), "wide": torch.randn(4, 16), "half": torch.randn(64).half(),
-        "count": torch.tensor(7), "empty": torch.zeros(0, 3), "view": torch.randn(8, 32).t(), "flag": torch.tensor([True, False]),
-        "bf16": torch.randn(32).bfloat16(), "double": torch.randn(3).double(),
+        "count": torch.tensor(7), "empty": torch.zeros(0, 3), "view": torch.randn(8, 32).t(),
+        "flag": torch.tensor([True, False]), "bf16": torch.randn(32).bfloat16(), "double": torch.randn(3).double(),
     }  # fmt: skip
     path = tmp_path / "x.safetensors"
     write_tensors(path, made)

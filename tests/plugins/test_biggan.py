@@ -167,7 +167,7 @@ def test_one_side_of_another_run(reference, tmp_path):
     alone = tmp_path / "alone.pth"
     shutil.copy(small / "G_ema.pth", alone)
     assert FAMILY.load(alone).critic is None
-    with pytest.raises(UnknownNameError, match=r"unknown option 'truncations'.*'truncation'"):
+    with pytest.raises(UnknownNameError, match=r"unknown option 'truncations'.*'trunc'"):
         FAMILY.load(alone, truncations=0.5)
     with pytest.raises(RequestError, match="above 0 and at most 1"):
         FAMILY.load(reference("biggan/hf-deep-32"), trunc=1.5)
