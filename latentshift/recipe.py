@@ -20,7 +20,9 @@ class Recipe:
     """A strategy by name with options, and what wraps it.
 
     `keep_best` hands back the best point of the path; `target` ends a row at that score; `lower_share` moves only the rows
-    that score below this share of raw samples. `link` is the objective's link (`latentshift.objective.Realness`).
+    that score below this share of raw samples. `then` names stages that follow, each as NAME or NAME:KEY=VALUE,...; `keep` is
+    the share to accept, `drop` marks what is rejected instead of drawing it again. `link` is the objective's link
+    (`latentshift.objective.Realness`).
     """
 
     name: str
@@ -32,11 +34,15 @@ class Recipe:
     lower_share: float | None = None
     link: str = "logit"
     space: str = "z"
+    then: tuple[str, ...] = ()
+    keep: float | None = None
+    drop: bool = False
     source: str = ""
     evidence: str = ""
 
     def build(self) -> Any:
-        """Return the strategy, wrapped."""
+        """Return the strategy, wrapped, with the stages that follow."""
+        from .strategies.keep import compose
         from .strategies.wrappers import KeepBest, LowerShare, StopAt
 
         strategy = registry.make_strategy(self.strategy, **self.options)
@@ -46,7 +52,7 @@ class Recipe:
             strategy = StopAt(inner=strategy, target=self.target)
         if self.lower_share is not None:
             strategy = LowerShare(inner=strategy, share=self.lower_share)
-        return strategy
+        return compose(strategy, [stage_of(text) for text in self.then], share=self.keep, drop=self.drop)
 
     def objective(self) -> Any:
         """Return the objective."""
@@ -105,7 +111,18 @@ class Recipe:
         options = {
             k: None if v == "none" else tuple(v) if isinstance(v, list) else v for k, v in dict(rows.get("options", {})).items()
         }
+        rows = {**rows, "then": tuple(rows.get("then") or ())}
         return Recipe(**{"name": "custom", **{k: v for k, v in rows.items() if k != "options"}, "options": options})
+
+
+def stage_of(text: str) -> Any:
+    """Return the strategy of NAME or NAME:KEY=VALUE,KEY=VALUE.
+
+    >>> stage_of("obrs:budget=4,steps=1").budget
+    4
+    """
+    name, _, rest = text.partition(":")
+    return registry.make_strategy(name.strip(), **dict(parse_option(part) for part in rest.split(",") if part.strip()))
 
 
 def _plain(value: Any) -> bool:

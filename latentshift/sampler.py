@@ -22,9 +22,10 @@ from .files.record import Recorder
 from .landscape import Ledger
 from .model import Critic, Pair, check_finite
 from .objective import Realness, Term
-from .recipe import Recipe, get_recipe
+from .recipe import Recipe, get_recipe, stage_of
 from .space import Prior, Space
 from .strategies.base import REASONS, Stay, Strategy, options, strategy_name
+from .strategies.keep import compose
 
 Latents = Tensor | np.ndarray[Any, Any]
 
@@ -192,6 +193,7 @@ class Sampler:
         strategy = strategy if strategy is not None else self.strategy
         changes = {**self.changes, **changes}
         if isinstance(strategy, Strategy):
+            then, keep, drop = changes.pop("then", ()), changes.pop("keep", None), changes.pop("drop", False)
             known = [f.name for f in dataclasses.fields(strategy) if f.init]
             for name in changes:
                 if name not in known:
@@ -199,7 +201,9 @@ class Sampler:
                         "option", name, known, way_out=f"{strategy_name(strategy)!r} takes: {', '.join(known)}."
                     )
             strategy = dataclasses.replace(strategy, **changes) if changes else strategy
-            return strategy, {"name": "custom", "strategy": strategy_name(strategy), "options": options(strategy)}
+            told = {"name": "custom", "strategy": strategy_name(strategy), "options": options(strategy), "drop": drop}
+            stages = [s if isinstance(s, Strategy) else stage_of(s) for s in then]
+            return compose(strategy, stages, share=keep, drop=drop), told
         recipe = self.recipe.changed(strategy=strategy, **changes)
         built: Strategy = recipe.build()
         return built, recipe.as_dict()
@@ -257,8 +261,10 @@ class Sampler:
 
         `labels` (rows,) for conditional pairs, else drawn from the seed. `trace` keeps all rows' scores at all steps, `before`
         the unrefined images. `reals` are for methods that calibrate the critic: real images in the pair's range (n, C, H, W),
-        (images, labels) for a conditional critic, or the path of a set of images. Raises LatentshiftError and its children for
-        what a caller can cause.
+        (images, labels) for a conditional critic, or the path of a set of images. `keep=SHARE` accepts a share of the samples
+        and draws rejected ones again; with `drop=True` it only marks them (`Result.accepted`; `save` writes no pictures of
+        them, `stream` leaves them out). `then=` names stages that follow. Raises LatentshiftError and its children for what a
+        caller can cause.
         """
         point, numbers, label, pair = self._start(z, seeds, labels)
         built, recipe = self.plan(strategy, **changes)
@@ -342,7 +348,8 @@ class Sampler:
                 engine.run_.chunks.clear()
                 run = engine.run(z, rows, part)
                 for chunk in run.chunks:
-                    yield torch.from_numpy(chunk.point), torch.from_numpy(chunk.images)
+                    kept = slice(None) if chunk.accepted is None or not recipe.get("drop") else chunk.accepted
+                    yield torch.from_numpy(chunk.point[kept]), torch.from_numpy(chunk.images[kept])
                 at += len(rows)
                 batch = []
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..recipe import Recipe
+from ..strategies.base import strategy_name
 from .common import Talk
 
 if TYPE_CHECKING:
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 
 def plan_line(pair: Pair, rows: int, recipe: Recipe, engine: Engine) -> str:
     """Return what is about to be done, in one line."""
-    return f"{pair.name}: {rows} samples, {recipe.name} ({recipe.strategy}, {engine.strategy.steps} steps), {engine.run_.plan}"
+    stages = [f"{strategy_name(part)}, {part.steps} step{'s' * (part.steps != 1)}" for part in engine.strategy.parts]
+    tries = getattr(engine.strategy, "tries", 1)
+    told = ", then ".join(stages) + (f"; up to {tries} tries" if tries > 1 else "")
+    return f"{pair.name}: {rows} samples, {recipe.name} ({told}), {engine.run_.plan}"
 
 
 def dry(

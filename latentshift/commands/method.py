@@ -91,6 +91,9 @@ def recipe_of(typed: dict[str, Any]) -> Recipe:
         target=typed["target"],
         link=typed["objective"],
         space=typed["space"],
+        then=typed["then"] or None,
+        keep=typed["keep"],
+        drop=typed["drop"] or None,
         **more,
     )
     recipe.build()

@@ -25,6 +25,7 @@ from .common import (
     work_options,
 )
 from .dry import dry, plan_line
+from .keep import keep_options
 from .method import method_options, recipe_of
 from .reals import reals_of, reals_options
 from .summary import close
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 @model_options
 @start_options
 @method_options
+@keep_options
 @reals_options
 @work_options
 @click.option(
@@ -63,6 +65,9 @@ def command(**typed: Any) -> None:
       latentshift refine
       latentshift refine --model ring --recipe advlatgan-z/toy --steps 100 --num 500
       latentshift refine --seeds 0-7,85 --strategy ifgsm --steps 20 --eps 0.3 --save-before
+      latentshift refine --model ring --keep 0.5
+      latentshift refine --model ring --strategy best-of-n --steps 4 --then ifgsm:steps=5,eps=0.1 --keep 0.5 --drop
+      latentshift refine --model ring --strategy mh --steps 20 --reals ring
     """
     refine(**typed)
 
@@ -112,6 +117,9 @@ _KEPT = (
         "target",
         "keep_best",
         "more",
+        "then",
+        "keep",
+        "drop",
         "calibration",
         "reals",
     ),

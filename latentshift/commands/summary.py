@@ -25,6 +25,8 @@ def close(talk: Talk, folder: Path, record: Mapping[str, Any], files: list[str])
     left = stopped.get("good_already", 0)
     rose = f"{record['raised']:.0%} of {record['rows']} samples rose"
     talk.fact(f"samples   {rose}" + (f"; {left} were left alone, good enough by their score" if left else ""))
+    if "acceptance" in record:
+        talk.fact(f"accepted  {_accepted(record)}")
     why = "the real images calibrated it" if record.get("reals_sha256") else "no real images were given"
     talk.fact(f"judge     the critic that was climbed; unverified: {why}")
     rate = f" ({record['rows'] / seconds:.3g} samples/s)" if seconds else ""
@@ -36,6 +38,14 @@ def close(talk: Talk, folder: Path, record: Mapping[str, Any], files: list[str])
     look = folder / ("report.html" if "report.html" in files else "grid.png")
     talk.fact(f"next      look at the pairs: {look}")
     talk.fact(f"          {_try(record)}")
+
+
+def _accepted(record: Mapping[str, Any]) -> str:
+    found = record["acceptance"]
+    left = record["rows"] - found["accepted"]
+    fate = "dropped" if found["dropped"] else "kept all the same, marked as rejected"
+    tries = f" in {found['tries']} tries" if "tries" in found else ""
+    return f"{found['accepted']} of {record['rows']} samples{tries}" + (f"; {left} {fate}" if left else "")
 
 
 def _try(record: Mapping[str, Any]) -> str:

@@ -111,10 +111,8 @@ class Engine:
         self.objective = objective or Realness()
         self.space = space or pair.space
         self.settings = settings or Settings()
-        plain: Any = strategy
-        while isinstance(getattr(plain, "inner", None), Strategy):  # the method that a user knows, not what wraps it
-            plain = plain.inner
-        require(pair, strategy.needs | self.objective.needs, strategy_name(plain))
+        for part in strategy.parts:
+            require(pair, part.needs | self.objective.needs, strategy_name(part))
         began = time.perf_counter()
         self.pair, plan = prepare(pair) if self.settings.prepare else (pair, "as given")
         self.device = pair.device

@@ -49,6 +49,7 @@ class Recorder:
         self.seeds, self.names = list(seeds), list(names)
         self.labels = None if labels is None else np.asarray(torch.as_tensor(labels).cpu())
         self.tiles = tiles
+        self.drop = bool(recipe.get("drop"))
         self.request = dict(request or {})
         self.more: dict[str, Any] = {}  # what else the record says from the start
         text = {"Software": f"latentshift {__version__}", "model": pair.name, "recipe": str(recipe.get("name", ""))}
@@ -82,7 +83,9 @@ class Recorder:
 
     def put(self, chunk: Chunk, work: Ledger, seconds: float = 0.0) -> None:
         """Write a finished chunk; `work` and `seconds` are what it took."""
-        names = [self.names[i] for i in chunk.rows]
+        names: list[str | None] = [self.names[i] for i in chunk.rows]
+        if self.drop and chunk.accepted is not None:
+            names = [name if kept else None for name, kept in zip(names, chunk.accepted, strict=True)]
         arrays: dict[str, Array] = {
             "z0": chunk.z0,
             "point0": chunk.point0,
@@ -96,6 +99,8 @@ class Recorder:
         }
         if chunk.accepted is not None:
             arrays["accepted"] = chunk.accepted
+        if chunk.extra and "tries" in chunk.extra:
+            arrays["tries"] = chunk.extra["tries"].astype(np.int64)
         after = before = None
         if self.pictures:
             after = to_bytes(chunk.images, self.pair.image_range)
@@ -145,6 +150,7 @@ class Recorder:
                 "gain": float(np.nanmean(gain)),
                 "raised": float(np.nanmean(gain > 0)),
                 "score_per_step": [float(v) for v in np.nanmean(trace_weights, 0)],
+                **self._acceptance(done),
                 "stopped": {reason(c): int((done["stopped"] == c).sum()) for c in np.unique(done["stopped"])},
             }
             spent = record["seconds"]["refine"]
@@ -173,10 +179,23 @@ class Recorder:
         if self.labels is not None:
             out["labels"] = self.labels[rows].astype(np.int64)
         out |= {"score0": done["score0"], "score": done["score"]}
-        return out | {k: done[k] for k in ("accepted", "x0", "x") if k in done}
+        return out | {k: done[k] for k in ("accepted", "tries", "x0", "x") if k in done}
+
+    def _dropped(self, done: Mapping[str, Array]) -> Array:
+        """Return which rows were dropped."""
+        kept = done.get("accepted")
+        return ~kept if self.drop and kept is not None else np.zeros(len(done["rows"]), bool)
+
+    def _acceptance(self, done: Mapping[str, Array]) -> dict[str, Any]:
+        if "accepted" not in done:
+            return {}
+        told = {"accepted": int(done["accepted"].sum()), "dropped": int(self._dropped(done).sum())}
+        return {"acceptance": told | ({"tries": int(done["tries"].sum())} if "tries" in done else {})}
 
     def _samples(self, done: Mapping[str, Array], rows: Array) -> list[dict[str, Any]]:
         d = (done["point"] - done["point0"]).reshape(len(rows), -1)
+        dropped = self._dropped(done)
+        told = [k for k in ("accepted", "tries") if k in done]
         return [
             {
                 "seed": self.seeds[i],
@@ -188,9 +207,10 @@ class Recorder:
                 "displacement_linf": float(np.abs(d[k]).max()),
                 "evaluations": int(done["evaluations"][k]),
                 "stopped": reason(done["stopped"][k]),
-                "image": f"{self.names[i]}.png" if self.pictures else None,
+                "image": f"{self.names[i]}.png" if self.pictures and not dropped[k] else None,
                 "judge_before": None,
                 "judge_after": None,
+                **{name: done[name][k] for name in told},
             }
             for k, i in enumerate(rows)
         ]
@@ -209,6 +229,7 @@ class Recorder:
     def _grid(self, done: Mapping[str, Array], rows: Array) -> None:
         columns, lines = self.tiles
         shown = min(columns * lines, len(rows), _TILES if self.pictures else 10**6)
+        kept = np.flatnonzero(~self._dropped(done))
         gain = done["score"] - done["score0"]
         what = "before above after, gain in the critic's score" if self.pictures else "mean gain"
         title = f"{self.pair.name}, {self.recipe.get('name', '')}: {what} (mean {np.nanmean(gain):+.3f})"
@@ -218,12 +239,15 @@ class Recorder:
             if after is None:
                 return
             before = tiles.get("tile_before")
-            labels = [self.names[i] if self.labels is None else f"{self.names[i]} · {self.labels[i]}" for i in rows[:shown]]
+            kept = kept[kept < shown]
+            labels = [self.names[i] if self.labels is None else f"{self.names[i]} · {self.labels[i]}" for i in rows[kept]]
+            if not labels:
+                return
             image = grid(
-                None if before is None else before[:shown],
-                after[:shown],
+                None if before is None else before[kept],
+                after[kept],
                 labels,
-                gain[:shown].tolist(),
+                gain[kept].tolist(),
                 columns=columns,
                 title=title,
             )
@@ -236,9 +260,9 @@ class Recorder:
                 f"mean score {m:.3g}{tail}" for m, tail in zip(means, ("", f", {self.recipe.get('name', '')}"), strict=True)
             ]
             if "x0" in done:
-                image = before_after(done["x0"], done["x"], marks, notes=(notes[0], notes[1]))
+                image = before_after(done["x0"][kept], done["x"][kept], marks, notes=(notes[0], notes[1]))
             else:
-                image = scatter([Panel("refined", done["x"], colour=REFINED)], marks=marks)
+                image = scatter([Panel("refined", done["x"][kept], colour=REFINED)], marks=marks)
         save_png(self.folder.path / "grid.png", image)
 
 

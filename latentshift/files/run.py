@@ -121,12 +121,16 @@ class RunFolder:
             if self.before:
                 (self.path / "before").mkdir(exist_ok=True)
 
-    def put(self, rows: Array, arrays: Mapping[str, Array], names: Sequence[str], after: Any, before: Any | None) -> None:
+    def put(
+        self, rows: Array, arrays: Mapping[str, Array], names: Sequence[str | None], after: Any, before: Any | None
+    ) -> None:
         """Write a finished chunk: its pictures, then the part file that says they are there.
 
-        `after`, `before`: uint8 images (rows, H, W, C), or None for points.
+        `after`, `before`: uint8 images (rows, H, W, C), or None for points. A row without a name has no pictures.
         """
         for i, name in enumerate(names):
+            if name is None:
+                continue
             text = None if self.text is None else {**self.text, "seed": name}
             if after is not None:
                 save_png(self.path / f"{name}.png", picture(after[i]), text)

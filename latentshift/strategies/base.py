@@ -128,6 +128,11 @@ class Strategy:
             raise UsageError(f"steps is a whole number from 0 up, not {self.steps!r}")
 
     @property
+    def parts(self) -> tuple[Strategy, ...]:
+        """The methods that a user knows: itself, or what it wraps or runs in turn."""
+        return (self,)
+
+    @property
     def width(self) -> int:
         """Rows of work per sample at a time."""
         return 1

@@ -28,12 +28,13 @@ BLOCK = 64  # pilot rows that go through the stages at a time
 
 
 class ChainState(NamedTuple):
-    """A point, whether every stage of this pass took it, and the states of all stages."""
+    """A point, whether every stage of this pass took it, how many passes began, and the states of all stages."""
 
     point: Tensor
     done: Tensor
     why: Tensor
     taken: Tensor
+    passes: Tensor
     stages: Any
 
 
@@ -114,6 +115,10 @@ class Chain(Strategy):
         return any(s.rejects for s in self.stages)
 
     @property
+    def parts(self) -> tuple[Strategy, ...]:
+        return tuple(part for stage in self.stages for part in stage.parts)
+
+    @property
     def width(self) -> int:
         return max(s.width for s in self.stages)
 
@@ -146,7 +151,7 @@ class Chain(Strategy):
         if self.tries > 1 and landscape.space.prior.kind == "none":
             raise RequestError(
                 f"a chain draws rejected rows again, but the space {landscape.space.name!r} has no prior",
-                way_out="Use --space z, or tries=1.",
+                way_out="Use --space z, or --drop (tries=1 in Python).",
             )
 
     def fit(self, landscape: Landscape, draw: Draw, reals: Any = None) -> Strategy:
@@ -170,7 +175,14 @@ class Chain(Strategy):
         first = self.active[:1]
         states = [s.init(point0, landscape if [i] == first else still, draw) for i, s in enumerate(self.stages)]
         done, why = fresh(point0)
-        return ChainState(states[first[0]].point if first else point0, done, why, ~done, _stages(len(states))(*states))
+        return ChainState(
+            states[first[0]].point if first else point0,
+            done,
+            why,
+            ~done,
+            torch.zeros_like(why, dtype=point0.dtype),
+            _stages(len(states))(*states),
+        )
 
     def step(self, state: ChainState, t: Tensor | int, landscape: Landscape, draw: Draw) -> tuple[ChainState, Info]:
         again, local = divmod(int(t), self.length)  # which stage runs is known before any tensor is: a plan records each
@@ -201,11 +213,14 @@ class Chain(Strategy):
             if again == self.tries - 1:
                 done = done | ~taken
             why = torch.where(taken | broken, why, torch.full_like(why, REASONS.index("rejected")))
-        return ChainState(point, done, why, taken, state.stages._replace(**{f"s{at}": inner})), info
+        passes = torch.full_like(state.passes, again + 1)
+        return ChainState(point, done, why, taken, passes, state.stages._replace(**{f"s{at}": inner})), info
 
     def finish(self, state: ChainState, landscape: Landscape) -> Outcome:
         broken = state.why == REASONS.index("nan")
-        return Outcome(state.point, stopped=state.why, accepted=state.taken & ~broken if self.steps else None)
+        if not self.steps:
+            return Outcome(state.point, stopped=state.why)
+        return Outcome(state.point, stopped=state.why, accepted=state.taken & ~broken, extra={"tries": state.passes})
 
 
 def _whole(stage: Strategy, landscape: Landscape, shift: int) -> Tensor:

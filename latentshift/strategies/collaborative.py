@@ -52,7 +52,7 @@ class Collaborative(Strategy):
     step_size: float = 0.1  # lambda: factor of the loss's gradient (images 0.1 to 0.5, 2-D 0.008 to 0.05)
     mu: float = 0.9  # decay of the momentum
     loss: Literal["bce", "score"] = "bce"  # -log sigmoid(score), or minus the score itself
-    keep: Literal["best", "random", "last"] = "best"  # iterate handed back: best, random (the paper's probabilistic), last
+    iterate: Literal["best", "random", "last"] = "best"  # what is handed back: best, random (the paper's probabilistic), last
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -61,11 +61,11 @@ class Collaborative(Strategy):
             raise UsageError(f"mu lies in [0, 1), not {self.mu!r}")
         if self.loss not in ("bce", "score"):
             raise UsageError(f"loss is 'bce' or 'score', not {self.loss!r}")
-        if self.keep not in ("best", "random", "last"):
-            raise UsageError(f"keep is best, random or last, not {self.keep!r}")
+        if self.iterate not in ("best", "random", "last"):
+            raise UsageError(f"iterate is best, random or last, not {self.iterate!r}")
 
     def cost(self) -> Cost:
-        return Cost.of(self.steps + (1 if self.steps and self.keep == "best" else 0), self.steps)
+        return Cost.of(self.steps + (1 if self.steps and self.iterate == "best" else 0), self.steps)
 
     def init(self, point0: Tensor, landscape: Landscape, draw: Draw) -> CollaborativeState:
         worst = torch.full((len(point0),), -torch.inf, dtype=point0.dtype, device=point0.device)
@@ -81,7 +81,7 @@ class Collaborative(Strategy):
         slope = sigmoid(-value) if self.loss == "bce" else torch.ones_like(value)
         velocity = self.mu * state.velocity + self.step_size * rowwise(slope, grad) * grad
         moved = landscape.space.clamp(point + velocity)
-        take = value > state.value if self.keep == "best" else state.pick == t
+        take = value > state.value if self.iterate == "best" else state.pick == t
         done, why = ended(state.done, state.why, broken, "nan")
         new = CollaborativeState(
             torch.where(rowwise(broken, point), point, moved),
@@ -97,12 +97,12 @@ class Collaborative(Strategy):
 
     def finish(self, state: CollaborativeState, landscape: Landscape) -> Outcome:
         point, value = state.point, None
-        if self.keep == "best" and self.steps:
+        if self.iterate == "best" and self.steps:
             last = landscape.order(point)
             ahead = last > state.value
             point = torch.where(rowwise(ahead, point), point, state.kept)
             value = torch.where(ahead, last, state.value)
-        elif self.keep == "random":
+        elif self.iterate == "random":
             point = torch.where(rowwise(state.pick >= self.steps, point), point, state.kept)
         space = landscape.space
         relative = space.distance(point, state.start) / space.norm2(state.start).clamp_min(1e-12)

@@ -268,6 +268,10 @@ class OBRS(Rejection):
     budget: float = 2.0  # evaluations per accepted sample, on average (1 / the accepted share)
     log_c: float | None = None  # learned: log of the constant c
 
+    def accepting(self, share: float) -> Self:
+        """Return this method at the budget that accepts `share`."""
+        return replace(self, budget=1 / share, log_c=None)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 1 <= self.budget < float("inf"):

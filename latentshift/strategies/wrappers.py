@@ -37,6 +37,10 @@ class Wrapper(Strategy):
         return self.inner.needs
 
     @property
+    def parts(self) -> tuple[Strategy, ...]:
+        return self.inner.parts
+
+    @property
     def width(self) -> int:
         return self.inner.width
 

@@ -31,7 +31,7 @@ def generator_pair(g, size, prior, pixels):
 def test_collaborative_follows_its_formula():
     pair = linear_pair()
     start, _ = refined(Collaborative(steps=0), pair, 32)
-    points, _ = refined(Collaborative(steps=3, step_size=0.2, keep="last"), pair, 32)
+    points, _ = refined(Collaborative(steps=3, step_size=0.2, iterate="last"), pair, 32)
     v = torch.tensor((0.3, -0.25))
     h, velocity = start, torch.zeros_like(start)
     for _ in range(3):
@@ -44,7 +44,7 @@ def test_collaborative_keeps_the_best_iterate_and_tells_the_distance():
     pair = function_pair(lambda x: -20 * (x[:, 0] - 0.1).square(), 1, Normal())  # overshoots
     best, run = refined(Collaborative(steps=3, step_size=0.05, loss="score"), pair, 256)
     start, _ = refined(Collaborative(steps=0), pair, 256)
-    last, _ = refined(Collaborative(steps=3, step_size=0.05, loss="score", keep="last"), pair, 256)
+    last, _ = refined(Collaborative(steps=3, step_size=0.05, loss="score", iterate="last"), pair, 256)
     score = lambda z: pair.logit(z)  # noqa: E731
     assert (score(best) >= score(start)).all()
     assert (score(best) >= score(last)).all()
@@ -57,7 +57,7 @@ def test_collaborative_keeps_the_best_iterate_and_tells_the_distance():
 def test_collaborative_random_iterate_is_spread_over_the_path():
     pair = linear_pair((((1.0, 0.0), (0.0, 1.0))), (1.0, 0.0))
     start, _ = refined(Collaborative(steps=0), pair, 4000)
-    points, _ = refined(Collaborative(steps=4, step_size=1.0, mu=0.0, loss="score", keep="random"), pair, 4000)
+    points, _ = refined(Collaborative(steps=4, step_size=1.0, mu=0.0, loss="score", iterate="random"), pair, 4000)
     counts = torch.bincount((points - start)[:, 0].round().long(), minlength=5)
     assert len(counts) == 5  # the start and the four iterates
     assert (counts - 800).abs().max() < 4 * math.sqrt(800)

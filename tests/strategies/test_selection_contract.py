@@ -31,7 +31,7 @@ STRATEGIES = {
     "obrs": OBRS(steps=6, budget=3.0, pilot_rows=64),
     "obrs-drop": OBRS(steps=1, pilot_rows=64),
     "collaborative": Collaborative(steps=5),
-    "collaborative-random": Collaborative(steps=5, keep="random"),
+    "collaborative-random": Collaborative(steps=5, iterate="random"),
     "polarity": Polarity(steps=4, projection=3),
     "truncation": Truncation(),
     "truncation-redraw": Truncation(psi=0.4, form="redraw"),
