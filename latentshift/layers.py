@@ -201,6 +201,8 @@ class LayerNet(nn.Module):
     11.0
     """
 
+    plain_row = "stack"  # its layers, one after the other
+
     def __init__(self, entries: Sequence[Entry], *, where: str = "layers", meta: bool = False) -> None:
         super().__init__()
         if not entries:

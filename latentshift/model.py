@@ -238,8 +238,12 @@ class Pair:
 
     @property
     def spaces(self) -> dict[str, Space]:
-        """All spaces by name, the plain one first; the images themselves last."""
+        """All spaces by name, the plain one first; then the model's own, G's hidden layers, and the images themselves."""
+        from .hidden import layer_spaces
+
         found = {self.space.name: self.space, **self.more_spaces}
+        if not self.more_spaces:
+            found |= layer_spaces(self.G, self.space.shape, self.classes)
         if self.image_shape is not None:
             low, high = self.image_range
             found.setdefault("image", ImageSpace(shape=self.image_shape, low=low, high=high))

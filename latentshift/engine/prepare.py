@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..layers import LayerNet, Reshape
+from ..hidden import row_of_layers
+from ..layers import Reshape
 from ..model import Pair, frozen_copy
 
 _FOLDABLE = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
@@ -18,6 +19,8 @@ _FOLDABLE = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 
 class Stack(nn.Module):
     """Layers in a row, as `nn.Sequential`, with the labels passed to those that take them."""
+
+    plain_row = "layers"
 
     def __init__(self, layers: list[nn.Module]) -> None:
         super().__init__()
@@ -27,19 +30,6 @@ class Stack(nn.Module):
         for layer in self.layers:
             x = layer(x, label) if hasattr(layer, "embed") else layer(x)
         return x
-
-
-def _flat(module: nn.Module) -> list[nn.Module] | None:
-    """Return the layers of a network that is a plain row of layers, else None."""
-    if isinstance(module, LayerNet):
-        return list(module.stack)
-    if type(module) is nn.Sequential:
-        out: list[nn.Module] = []
-        for part in module:
-            inner = _flat(part) if type(part) is nn.Sequential else [part]
-            out += inner or []
-        return out
-    return None
 
 
 def _scale_shift(norm: nn.Module) -> tuple[Tensor, Tensor] | None:
@@ -139,7 +129,7 @@ def _ready(call: Callable[..., Any]) -> tuple[Callable[..., Any], str]:
     if not isinstance(call, nn.Module):
         return call, ""
     copy = frozen_copy(call)
-    layers = _flat(copy)
+    layers = row_of_layers(copy)
     note = "frozen"
     if layers is not None:
         layers, count = folded_layers(layers)
