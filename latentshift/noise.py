@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from . import mersenne
 from .errors import UsageError
 from .lazy import numpy as np
 from .lazy import torch
@@ -73,6 +74,12 @@ def row_seeds(z: Any) -> list[int]:
 def latents(seeds: Sequence[int], shape: Sequence[int], prior: Any) -> Any:
     """Return float32 latents (rows, *shape), one `RandomState` per seed, drawn as `prior` draws."""
     out = np.empty((len(seeds), *shape), np.float32)
+    if len(seeds) >= 64 and prior.kind in mersenne.KINDS and mersenne.agrees():
+        block = mersenne.block(_count(shape))
+        for at in range(0, len(seeds), block):
+            some = seeds[at : at + block]
+            out[at : at + len(some)] = prior.draw(mersenne.ManyStates(some), (len(some), *shape))
+        return out
     for i, seed in enumerate(seeds):
         out[i] = prior.draw(np.random.RandomState(seed), (1, *shape))[0]
     return out
