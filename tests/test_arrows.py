@@ -9,14 +9,14 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 #: rooms from the bottom up; a room may import its own level and those below
 LEVELS = [
-    {"errors", "noise", "lazy", "calibration"},
+    {"errors", "noise", "lazy", "calibration", "seeds", "mersenne"},
     {"space", "layers", "hidden"},
     {"model", "objective"},
     {"landscape"},
     {"strategies"},
     {"engine"},
     {"recipe", "registry", "files", "critics"},
-    {"sampler"},
+    {"sampler", "shards"},
     {"metrics", "train"},
     {"report", "doctor"},
     {"commands", "__main__"},

@@ -28,6 +28,7 @@ from .dry import dry, plan_line
 from .keep import keep_options
 from .method import method_options, recipe_of
 from .reals import reals_of, reals_options
+from .sharded import KEPT, record_at, refine_sharded, shard_options, wanted
 from .summary import close
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 @click.option("--no-metadata", is_flag=True, help="Leave the text chunks out of the PNG files.")
 @click.option("--gif", is_flag=True, help="Also write the path of each sample as an animated picture (path/seed0000.gif).")
 @click.option("--no-report", is_flag=True, help="Leave the page (report.html) out.")
+@shard_options
 @click.option("--dry-run", is_flag=True, help="Say what would be done and what it costs; write nothing.")
 @general
 def command(**typed: Any) -> None:
@@ -84,13 +86,15 @@ def refine(**typed: Any) -> None:
 
         if typed["outdir"] is not None and typed["outdir"] != resume:
             raise UsageError("--resume and --outdir name two folders", way_out="Give --resume alone.")
-        record = read_run(resume)
-        if record.get("status") == "complete":
+        record = record_at(resume) or read_run(resume)
+        if record.get("status") == "complete" and "shards" not in record:
             talk.note(f"{resume} is complete: nothing is left to do")
             if talk.as_json:
                 close(talk, resume, record, sorted(p.name for p in resume.iterdir() if p.suffix != ".png" and p.is_file()))
             return
         typed = _taken_up(typed, record)
+    if wanted(typed, record):
+        return refine_sharded(typed, talk, _KEPT, resume)
     seeds = seeds_of(typed["seeds"], typed["num"], typed["latents"])
     recipe = recipe_of(typed)
     if typed["chunk"] is not None and typed["chunk"] < 1:
@@ -124,6 +128,7 @@ _KEPT = (
         "reals",
     ),
     *("device", "chunk", "save_before", "tiles", "no_metadata", "gif", "no_report"),
+    *KEPT,
 )
 
 

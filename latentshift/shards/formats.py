@@ -13,7 +13,7 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -42,7 +42,7 @@ class Rows:
 
     @property
     def pictures(self) -> bool:
-        return self.after.dtype == np.uint8
+        return bool(self.after.dtype == np.uint8)
 
     def png(self, i: int, before: bool = False) -> bytes:
         """Return one picture as a PNG file."""
@@ -214,5 +214,5 @@ def need_pyarrow() -> tuple[Any, Any]:
 
 def writer(kind: str, path: Path) -> Writer:
     """Return the writer of a form."""
-    made: Writer = {"png": PngFolder, "tar": Tar, "parquet": Parquet}[kind](path)
-    return made
+    kinds: dict[str, Callable[[Path], Writer]] = {"png": PngFolder, "tar": Tar, "parquet": Parquet}
+    return kinds[kind](path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -95,9 +96,7 @@ class Maker:
         z0 = torch.from_numpy(noise.latents(seeds, pair.space.shape, pair.space.prior))
         numbers = seeds.tolist()
         cycle = self.plan.classes
-        labels = (
-            torch.tensor([cycle[i % len(cycle)] for i in rows], dtype=torch.long) if cycle else engine.labels_of(numbers)
-        )
+        labels = torch.tensor([cycle[i % len(cycle)] for i in rows], dtype=torch.long) if cycle else engine.labels_of(numbers)
         shown = None if labels is None else labels.cpu().numpy()
 
         def each(chunk: Chunk) -> None:
@@ -109,10 +108,9 @@ class Maker:
         notes = list(run.notes)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", LatentshiftWarning)  # rows that broke are counted over the whole run
-            try:
+            # where all rows of a block broke, they are counted; whether all of the run did is seen at its end
+            with contextlib.suppress(NumericError):
                 engine.run(z0, numbers, labels, images0=self.before, on_chunk=each, progress=progress)
-            except NumericError:
-                pass  # all rows of this block; whether all of the run did is seen at its end
         run.chunks.clear()
         run.notes[:] = [*notes, *(n for n in run.notes[len(notes) :] if "did not fit" in n and n not in notes)]
 
@@ -168,8 +166,8 @@ def sample_lines(arrays: dict[str, Array], far: tuple[Array, Array], evaluations
     columns = [arrays["seeds"].tolist(), labels]
     columns += [_numbers(x) for x in (arrays["score0"], arrays["score"], gain, *far)]
     columns += [evaluations.tolist(), [reason(c) for c in arrays["stopped"]], list(images)]
-    keys = ("seed", "label", "score_before", "score_after", "gain", "displacement_l2", "displacement_linf")
-    keys += ("evaluations", "stopped", "image")
+    keys = ["seed", "label", "score_before", "score_after", "gain", "displacement_l2", "displacement_linf"]
+    keys += ["evaluations", "stopped", "image"]
     tail = {"judge_before": None, "judge_after": None}
     return [
         json.dumps(dict(zip(keys, row, strict=True)) | tail, ensure_ascii=False) + "\n" for row in zip(*columns, strict=True)

@@ -17,7 +17,7 @@ from latentshift.commands import COMMANDS, group, run
 
 ROOT = Path(__file__).parents[2]
 #: commands that other branches register bring tests of their own for examples that need files
-NEED_FILES = {"report": "a run", "inspect": "a pair"}
+NEED_FILES = {"report": "a run", "inspect": "a pair", **dict.fromkeys(("status", "verify", "top"), "a run in shards")}
 QUICK = [["--help"], ["--version"], ["models"], ["strategies"], ["critics"], ["recipes"], ["plugins"], ["completion", "bash"]]
 
 
@@ -54,6 +54,8 @@ def test_examples_that_need_files_run(
     monkeypatch.chdir(tmp_path)
     assert run(["refine", "--num", "2", "--quiet"]) == 0
     (tmp_path / "my-pair").symlink_to(FASHION32.folder)
+    many = ["refine", "--model", "ring", "--num", "20", "--strategy", "ifgsm", "--steps", "1", "--shard-size", "10"]
+    assert run([*many, "--quiet", "--outdir", "many"]) == 0
     lines = [line for name in NEED_FILES for line in examples(name)]
     assert len(lines) >= 5
     for line in lines:
