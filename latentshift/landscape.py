@@ -172,7 +172,8 @@ class Landscape:
         """Return images and their directional derivative along `v` (like p), by forward differentiation."""
         with warnings.catch_warnings():  # torch's own forward rules load scripted parts with a deprecation of theirs
             warnings.simplefilter("ignore", DeprecationWarning)
-            out: Any = torch.func.jvp(lambda q: self.space.decode(self.pair, q, self.context), (p,), (v,))
+            pair = self._differentiable().pair
+            out: Any = torch.func.jvp(lambda q: self.space.decode(pair, q, self.context), (p,), (v,))
         self._count("g_forward", 2 * p.shape[0])
         images, tangent = out
         return images, tangent
@@ -182,7 +183,7 @@ class Landscape:
         forward of G and m backward passes, batched."""
         p = p.detach().requires_grad_(True)
         with torch.enable_grad():
-            flat = _Scene(self, p, self.context).images.flatten(1)
+            flat = _Scene(self._differentiable(), p, self.context).images.flatten(1)
             out = flat if project is None else flat @ project.T.to(flat)
             rows, m = out.shape
             unit = torch.eye(m, dtype=out.dtype, device=out.device).unsqueeze(1).expand(m, rows, m)
@@ -201,6 +202,17 @@ class Landscape:
         land = Landscape(self.pair, self.context.select(index), space=self.space, objective=self.objective, ledger=self.ledger)
         land.counted = self.counted
         return land
+
+    def on(self, pair: Pair) -> Landscape:
+        """Return this landscape over another form of the same networks, on the same ledger."""
+        land = Landscape(pair, self.context, space=self.space, objective=self.objective, ledger=self.ledger)
+        land.counted = self.counted
+        return land
+
+    def _differentiable(self) -> Landscape:
+        """Return this landscape over networks that torch can differentiate in every way: a plan's plain form."""
+        plain = getattr(self.pair.G, "plain", None)
+        return self if plain is None else self.on(self.pair.replaced(G=plain))
 
     def with_objective(self, objective: Term) -> Landscape:
         """Return the landscape of another objective, on the same ledger."""

@@ -13,7 +13,9 @@ from torch.nn import functional as F
 from ..hidden import row_of_layers
 from ..layers import Reshape
 from ..model import Pair, frozen_copy
+from .bake import baked
 
+#: layers that a batch norm behind them can be folded into
 _FOLDABLE = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 
 
@@ -32,7 +34,7 @@ class Stack(nn.Module):
         return x
 
 
-def _scale_shift(norm: nn.Module) -> tuple[Tensor, Tensor] | None:
+def scale_shift(norm: nn.Module) -> tuple[Tensor, Tensor] | None:
     """Return a batch norm in evaluation form as y = scale x + shift, in float64; None where it has no running statistics."""
     if not isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d) or norm.running_mean is None or norm.running_var is None:
         return None
@@ -74,7 +76,7 @@ def folded_layers(layers: list[nn.Module]) -> tuple[list[nn.Module], int]:
     for layer in layers:
         if isinstance(layer, nn.Dropout | nn.Dropout2d | nn.Identity):
             continue
-        parts = _scale_shift(layer)
+        parts = scale_shift(layer)
         at = len(out) - 1
         if at >= 1 and isinstance(out[at], Reshape | nn.Unflatten):
             at -= 1
@@ -129,17 +131,26 @@ def _ready(call: Callable[..., Any]) -> tuple[Callable[..., Any], str]:
     if not isinstance(call, nn.Module):
         return call, ""
     copy = frozen_copy(call)
+    norms = baked(copy)
     layers = row_of_layers(copy)
-    note = "frozen"
+    note = f"frozen, {norms} weight norms baked in" if norms else "frozen"
     if layers is not None:
         layers, count = folded_layers(layers)
         copy = Stack(layers).eval()
-        note = f"frozen, {count} batch norms folded" if count else note
+        note += f", {count} batch norms folded" if count else ""
     copy = _with_padded_linears(copy.requires_grad_(False))
     if any(p.ndim == 4 for p in copy.parameters()):
         copy = copy.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         note += ", channels last"
     return copy, note
+
+
+def probe_rows(pair: Pair, rows: int = 8) -> tuple[Tensor, Tensor | None]:
+    """Return a few latents of a pair, and labels where it has classes: what prepared and planned forms are checked on."""
+    draw = torch.Generator().manual_seed(0)
+    z = pair.space.prior.scale() * torch.randn(rows, *pair.space.shape, generator=draw)
+    z = pair.space.clamp(z).to(pair.device, pair.compute_dtype)
+    return z, torch.arange(rows, device=z.device) % pair.classes if pair.classes else None
 
 
 def prepare(pair: Pair, *, rows: int = 8) -> tuple[Pair, str]:
@@ -153,10 +164,7 @@ def prepare(pair: Pair, *, rows: int = 8) -> tuple[Pair, str]:
     assert pair.critic is not None or D is None
     critic = replace(pair.critic, call=D) if pair.critic is not None and D is not None else pair.critic
     ready = replace(pair, G=G, critic=critic)
-    draw = torch.Generator().manual_seed(0)
-    z = pair.space.prior.scale() * torch.randn(rows, *pair.space.shape, generator=draw)
-    z = pair.space.clamp(z).to(pair.device, pair.compute_dtype)
-    label = torch.arange(rows, device=z.device) % pair.classes if pair.classes else None
+    z, label = probe_rows(pair, rows)
     with torch.no_grad():
         theirs, mine = pair.generate(z, label), ready.generate(z, label)
         worst = _relative(theirs, mine)

@@ -23,7 +23,7 @@ from ..noise import SEED_LIMIT, Draw, latents
 from ..objective import Realness, Term
 from ..space import Context, Space
 from ..strategies.base import REASONS, Strategy, over_rows, strategy_name, where_rows
-from .prepare import prepare
+from .precision import networks, working
 
 PAD = 8  # rows of a CPU call come in multiples of this
 
@@ -35,6 +35,9 @@ class Settings:
     chunk: int | None = None  # rows at a time; None: chosen for the device
     compact: bool = True  # take finished rows out of the batch
     prepare: bool = True  # run on frozen, folded copies of the networks
+    plan: bool = True  # run them without autograd, on packed weights, where that can be done
+    precision: str = "fp32"  # of the networks while rows move: fp32, tf32, bf16 or auto; state and final scores are float32
+    pad: int = PAD  # rows of a CPU call come in multiples of this; 1 is faster for single rows, equal to 1e-5 only
     trace: bool = False  # keep every row's value at every step
     images: bool = True  # keep the images of all rows in the result
     check_every: int | None = None  # steps between looks at finished rows; None: 1 on a CPU, 10 elsewhere
@@ -89,9 +92,9 @@ def default_chunk(device: torch.device, width: int) -> int:
     return max(PAD, rows // width // PAD * PAD)
 
 
-def padded(count: int, device: torch.device) -> int:
+def padded(count: int, device: torch.device, pad: int = PAD) -> int:
     """Return the number of rows that a call of `count` rows is padded to."""
-    return -(-count // PAD) * PAD if device.type == "cpu" else count
+    return -(-count // pad) * pad if device.type == "cpu" else count
 
 
 class Engine:
@@ -114,11 +117,11 @@ class Engine:
         for part in strategy.parts:
             require(pair, part.needs | self.objective.needs, strategy_name(part))
         began = time.perf_counter()
-        self.pair, plan = prepare(pair) if self.settings.prepare else (pair, "as given")
+        ready = networks(pair, self.settings)
+        self.pair, self.moving, self.precision, plan = ready.pair, ready.moving, ready.precision, ready.note
         self.device = pair.device
         self.run_ = Run(strategy, plan=plan)
-        if plan.startswith("as given:"):
-            self.run_.notes.append(f"the networks run {plan}")
+        self.run_.notes += ready.lost
         self.run_.seconds["prepare"] = time.perf_counter() - began
         # real images are a promise that the critic will be calibrated
         able = self.pair if reals is None else self.pair.replaced(extra=self.pair.extra | Capability.CALIBRATED)
@@ -190,13 +193,14 @@ class Engine:
             keep = run.ledger.copy()
             began = time.perf_counter()
             try:
-                chunk = self._chunk(
-                    z0[rows],
-                    list(seeds[rows]),
-                    None if labels is None else labels[rows],
-                    images0,
-                    np.asarray(ids if ids is not None else range(total))[rows],
-                )
+                with working(self.precision):
+                    chunk = self._chunk(
+                        z0[rows],
+                        list(seeds[rows]),
+                        None if labels is None else labels[rows],
+                        images0,
+                        np.asarray(ids if ids is not None else range(total))[rows],
+                    )
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -239,7 +243,7 @@ class Engine:
             torch.cuda.empty_cache()
 
     def _padding(self, index: Tensor) -> Tensor:
-        short = padded(len(index), self.device) - len(index)
+        short = padded(len(index), self.device, self.settings.pad) - len(index)
         return torch.cat([index, index[:1].expand(short)]) if short else index
 
     def _chunk(self, z0: Tensor, seeds: list[int], labels: Tensor | None, images0: bool, ids: np.ndarray[Any, Any]) -> Chunk:
@@ -256,22 +260,24 @@ class Engine:
         land.counted = rows
         land.with_start_images(point0)
         before = land.ledger.copy()
-        tells = strategy.tells_start and self.objective.core().is_score and strategy.rounds > 0
+        same = self.moving is self.pair
+        tells = same and strategy.tells_start and self.objective.core().is_score and strategy.rounds > 0
         start_images = None
         if not tells:
             start_images, score0 = self._look(land, point0)
         elif images0:
             start_images = land.images(point0)
-        state, told, spent = self._steps(land, point0, rows)
+        moving = land if same else land.on(self.moving)
+        state, told, spent = self._steps(moving, point0, rows)
         if tells:
             score0 = told[0]
-        land.counted = rows
-        outcome = strategy.finish(state, land)
+        land.counted = moving.counted = rows
+        outcome = strategy.finish(state, moving)
         self.space.check(outcome.point, "the strategy's points")
         if strategy.steps == 0:  # nothing moves: the start is the end
             assert start_images is not None
             images, score = start_images, score0
-        elif outcome.value is not None and self.objective.core().is_score and self.pair.critic is not None:
+        elif same and outcome.value is not None and self.objective.core().is_score and self.pair.critic is not None:
             images, score = land.images(outcome.point), outcome.value
         else:
             images, score = self._look(land, outcome.point)
@@ -327,7 +333,7 @@ class Engine:
             if len(left) == counted:
                 continue
             counted = len(left)
-            if not counted or (s.compact and padded(counted, self.device) < len(active)):
+            if not counted or (s.compact and padded(counted, self.device, s.pad) < len(active)):
                 store = _put(store, state, active, busy)
                 if not counted:
                     return store, told, spent
