@@ -38,19 +38,24 @@ class QualityCritic(Protocol):
 def as_critic(quality: Any, *, image_range: tuple[float, float] = (-1.0, 1.0)) -> Critic:
     """Return a quality critic as the critic of a pair: images go from the pair's range to [-1, 1] and to the critic's size, and
     the sign is turned where lower is better. It has a score without a scale, so samplers ask for a calibration."""
+    if not callable(getattr(quality, "score", None)):
+        raise UsageError(f"{type(quality).__name__} is no critic: it has no score(images, labels)")
     low, high = image_range
+    name, size = str(getattr(quality, "name", type(quality).__name__)), getattr(quality, "resolution", None)
 
     def call(images: Tensor, labels: Tensor | None = None) -> Tensor:
-        images = (images - low) * (2 / (high - low)) - 1
-        return per_row(quality.score(resized(images, quality.resolution), labels), images.shape[0], quality.name)
+        if (low, high) != (-1.0, 1.0):
+            images = (images - low) * (2 / (high - low)) - 1
+        images = images if size is None else resized(images, size)
+        return per_row(quality.score(images, labels), images.shape[0], name)
 
     return Critic(
         call,
-        str(quality.name),
+        name,
         returns="critic",
-        real_is="high" if quality.higher_is_better else "low",
+        real_is="high" if getattr(quality, "higher_is_better", True) else "low",
         labels=True,
-        differentiable=bool(quality.differentiable),
+        differentiable=bool(getattr(quality, "differentiable", False)),
     )
 
 

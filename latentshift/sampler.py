@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 
 from . import noise
+from .critics import as_critic
 from .engine.run import Engine, Run, Settings
 from .errors import RequestError, ShapeError, UnknownNameError, UsageError
 from .files.names import resolve
 from .files.pictures import grid, to_bytes
 from .files.reals import read_reals
 from .files.record import Recorder
+from .head import fit_head, wants_head
 from .landscape import Ledger
 from .model import Critic, Pair, check_finite
 from .objective import Realness, Term
@@ -175,7 +177,9 @@ class Sampler:
                 G, D, z_size=z_size, prior=prior, classes=classes, returns=returns, real_is=real_is, image_range=image_range
             )
         if critic is not None:
-            pair = pair.replaced(critic=critic if isinstance(critic, Critic) else as_critic(critic))
+            pair = pair.replaced(
+                critic=critic if isinstance(critic, Critic) else as_critic(critic, image_range=pair.image_range)
+            )
         if device is not None:
             pair = pair.to(device)
         self.pair = pair
@@ -274,6 +278,8 @@ class Sampler:
         settings = dataclasses.replace(self.settings, trace=trace)
         if isinstance(reals, str | Path):
             reals = read_reals(reals, pair).for_critic(pair)
+        if wants_head(built) and reals is not None:
+            pair, reals = pair.replaced(critic=fit_head(pair, reals).critic), None
         engine = Engine(built, pair, objective=goal, space=self._space(pair, recipe), settings=settings, reals=reals)
         run = engine.run(point, numbers, label, images0=before, progress=progress)
         return self._result(
@@ -373,21 +379,3 @@ def _labels(labels: Any, rows: int, pair: Pair) -> Tensor | None:
         bad = int(label.max()) if int(label.max()) >= pair.classes else int(label.min())
         raise RequestError(f"class {bad} is out of range", where=pair.name, way_out=f"It has classes 0 to {pair.classes - 1}.")
     return label
-
-
-def as_critic(quality: Any) -> Critic:
-    """Return a quality critic (`score(images, labels)`, `higher_is_better`) as the critic of a pair."""
-    if not callable(getattr(quality, "score", None)):
-        raise UsageError(f"{type(quality).__name__} is no critic: it has no score(images, labels)")
-
-    def call(images: Tensor, label: Tensor | None = None) -> Any:
-        return quality.score(images, label)
-
-    return Critic(
-        call,
-        str(getattr(quality, "name", type(quality).__name__)),
-        "critic",
-        "high" if getattr(quality, "higher_is_better", True) else "low",
-        labels=True,
-        differentiable=bool(getattr(quality, "differentiable", False)),
-    )

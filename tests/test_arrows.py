@@ -15,7 +15,7 @@ LEVELS = [
     {"landscape"},
     {"strategies"},
     {"engine"},
-    {"recipe", "registry", "files", "critics"},
+    {"recipe", "registry", "files", "critics", "head"},
     {"sampler", "shards"},
     {"metrics", "train"},
     {"report", "doctor"},

@@ -258,7 +258,9 @@ def pair_of(
     else:
         pair, critic = _with_critic(model, critic, mine)
     if critic is not None:
-        pair = pair.replaced(critic=_critic_of(critic))
+        from .critics import critic_of
+
+        pair = pair.replaced(critic=critic_of(critic, pair))
         if Path(critic).exists():  # whether D fits G is found out now, and not in the middle of the work
             pair = pair.probed()
     if pair.critic is not None and (critic_sign or returns):
@@ -294,20 +296,6 @@ def _with_critic(model: str, critic: str | None, own: dict[str, Any]) -> tuple[P
         if theirs is not None and family_of(source) is theirs and not is_pair_folder(source):
             return resolve(model, critic=path, options=own), None
     return resolve(model, options=own), critic
-
-
-def _critic_of(reference: str) -> Any:
-    from .. import registry
-    from ..files.folder import is_pair_folder
-    from ..files.names import read_critic_path, resolve
-    from ..sampler import as_critic
-
-    path = Path(reference)
-    if is_pair_folder(path) or path.is_file():
-        return read_critic_path(path)
-    if reference in registry.names("critics"):
-        return as_critic(registry.get("critics", reference)())
-    return resolve(reference).need_critic()
 
 
 class Progress:

@@ -45,7 +45,7 @@ method_options = options(
     click.option("--keep-best/--last", default=None, help="Hand back the best point of the path, or the last."),
     click.option(
         "--calibration",
-        type=click.Choice(["auto", "logistic", "temperature", "isotonic", "none"]),
+        type=click.Choice(["auto", "logistic", "temperature", "isotonic", "head", "none"]),
         help="How a method that reads the critic as log odds fits it on --reals; none: read it as it stands.",
     ),
     click.option("--option", "more", multiple=True, metavar="KEY=VALUE", help="Another option of the strategy (repeatable)."),

@@ -187,6 +187,7 @@ def _work(
     from ..engine.run import Engine, Settings
     from ..files.record import Recorder
     from ..files.run import lock, next_folder, refuse_changes
+    from ..head import fit_head, wants_head
 
     pair = pair_of(**{k: typed[k] for k in MODEL_KEYS})
     for finding in quick(pair):
@@ -206,13 +207,18 @@ def _work(
         reals = reals_of(typed["reals"], pair, talk)
         if resume is not None:
             refuse_changes(record, {"reals_sha256": reals.sha256}, resume)  # before anything is fitted
+    given = None if reals is None else reals.for_critic(pair)
+    if given is not None and wants_head(strategy):
+        head = fit_head(pair, given)
+        talk.note(f"note: a head on D's features was fitted: AUC {head.auc:.3f} on rows held out (Z {head.z:+.1f})")
+        pair, given = pair.replaced(critic=head.critic), None
     engine = Engine(
         strategy,
         pair,
         objective=recipe.objective(),
         space=pair.spaces[recipe.space],
         settings=Settings(chunk=chunk, images=False),
-        reals=None if reals is None else reals.for_critic(pair),
+        reals=given,
     )
     if labels is None:
         labels = engine.labels_of(numbers)

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from ..landscape import Landscape
     from ..noise import Draw
 
-Kind = Literal["auto", "logistic", "temperature", "isotonic", "none"]
-KINDS = ("auto", "logistic", "temperature", "isotonic", "none")
+Kind = Literal["auto", "logistic", "temperature", "isotonic", "head", "none"]
+KINDS = ("auto", "logistic", "temperature", "isotonic", "head", "none")
 BLOCK = 64  # rows that a pilot scores at a time
 
 
@@ -37,7 +37,7 @@ class DensityRatio(Strategy):
     slope: float | None = None  # factor of the critic's score in the log ratio; none: 1, or fitted where reals are given
     intercept: float = 0.0  # added to slope times score
     temperature: float = 1.0  # divides the log ratio, never the prior; below 1 sharpens
-    calibration: Kind = "auto"  # how real images fit it: logistic (auto), temperature, isotonic; none: read it as it stands
+    calibration: Kind = "auto"  # fitted on reals: logistic (auto), temperature, isotonic, head (on D's features); none: off
     pilot_rows: int = 5000  # generated samples that a calibration is fitted on (5,000 or more, and as many reals)
     levels: tuple[float, ...] = ()  # learned by an isotonic fit: scores where a step begins
     level_ratios: tuple[float, ...] = ()  # learned: the log ratio of each step
@@ -75,11 +75,11 @@ class DensityRatio(Strategy):
     @property
     def calibrates(self) -> bool:
         """Whether a calibration is still to be fitted where real images are given."""
-        return self.slope is None and not self.levels and self.calibration != "none"
+        return self.slope is None and not self.levels and self.calibration not in ("head", "none")
 
     @property
     def reads_reals(self) -> bool:
-        return self.calibrates
+        return self.calibrates or (self.calibration == "head" and self.slope is None)
 
     @property
     def pilot_with_reals(self) -> int:
@@ -101,7 +101,9 @@ class DensityRatio(Strategy):
             )
         if self.slope is not None or self.levels or Capability.CALIBRATED in pair.capabilities:
             return
-        if self.calibration in ("logistic", "temperature", "isotonic"):
+        if self.calibration == "head" and Capability.LOGIT in pair.capabilities:
+            return
+        if self.calibration in ("logistic", "temperature", "isotonic", "head"):
             raise MissingCapabilityError(
                 f"'{who}' cannot fit a {self.calibration} calibration without real images",
                 way_out="Give --reals DATA (reals= in Python), or --option slope=A.",
