@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import enum
 import functools
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -246,6 +247,8 @@ class Pair:
             found |= layer_spaces(self.G, self.space.shape, self.classes)
         if self.image_shape is not None:
             low, high = self.image_range
+            if len(self.image_shape) == 1 and self.image_range == (-1.0, 1.0):  # points whose range nobody stated have no walls
+                low, high = -math.inf, math.inf
             found.setdefault("image", ImageSpace(shape=self.image_shape, low=low, high=high))
         return found
 

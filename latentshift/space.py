@@ -432,7 +432,7 @@ class Space:
 class ImageSpace(Space):
     """The images themselves: a start is G(z), what moves is the picture, and only D is asked (DOT in target space).
 
-    `low` and `high` are the walls of the image range.
+    `low` and `high` are the walls of the image range; infinite for points whose range nobody stated.
     """
 
     name: str = "image"
@@ -453,7 +453,7 @@ class ImageSpace(Space):
         return point.clamp(self.low, self.high)
 
     def reflect(self, point: Tensor) -> Tensor:
-        return _fold(point, self.low, self.high)
+        return _fold(point, self.low, self.high) if math.isfinite(self.high - self.low) else point
 
     def inside(self, point: Tensor) -> Tensor:
         return ((point >= self.low) & (point <= self.high)).flatten(-self.axes).all(-1)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from latentshift import Pair
+from latentshift import Pair, load
 from latentshift.engine.run import Engine, Settings
 from latentshift.errors import RequestError, UsageError
 from latentshift.landscape import Landscape, landscape_of
@@ -163,6 +163,20 @@ def test_image_space_walls():
     assert space.reflect(x).tolist() == [[0.25, 0.5, 0.75]]
     assert space.inside(x).tolist() == [False]
     assert isinstance(space.prior, Flat)
+
+
+def test_points_without_a_stated_range_have_no_walls():
+    pair = load("ring")
+    space = pair.spaces["image"]
+    far = torch.tensor([[-3.0, 2.0]])
+    assert torch.equal(space.clamp(far), far)
+    assert torch.equal(space.reflect(far), far)
+    assert space.inside(far).all()
+    assert pair.replaced(image_range=(-2.5, 2.5)).spaces["image"].clamp(far).tolist() == [[-2.5, 2.0]]
+    start, points, _ = on_images(DOTTarget(steps=20, k=0.1), pair, 200)
+    means = torch.tensor(pair.card["modes"])
+    before, after = (torch.cdist(x, means).min(1).values.median() for x in (start, points))
+    assert after < before, "the published demonstration, on a pair whose modes lie outside of [-1, 1]"
 
 
 def test_error_8_k_is_a_mean_of_maxima_with_its_spread():
