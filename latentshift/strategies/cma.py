@@ -73,7 +73,7 @@ def constants(size: int, population: int) -> Constants:
 class Tarsier(Strategy):
     """Diagonal CMA around each start, keeping the best point seen; needs no gradient (Tarsier's optimiser).
 
-    The strongest search without gradients where some hundred evaluations per sample are affordable; it learns each coordinate's
+    Choose it where there are no gradients and some hundred evaluations per sample are affordable; it learns each coordinate's
     scale. A start at zero with sigma 1 (nevergrad's default) sends all samples to the same few optima: here every row starts at
     its own latent with a tenth of the prior's width. Candidates outside the support are folded back. For closeness to the start
     subtract `Displacement` from the objective. Cost: steps x population + 1 forward passes.

@@ -70,11 +70,11 @@ class Search(Strategy):
 class EvolGAN(Search):
     """(1+1) or (1+lambda) evolution of each latent, batched over all samples; needs no gradient (EvolGAN).
 
-    For critics that give no gradient (an image-quality measure, a service). With few steps in many dimensions it stays near the
-    start; in few dimensions it loses modes: look at the diversity. `rate` is our own definition, the paper's exact one was not
-    verified: each coordinate is redrawn from the prior with probability max(rate, 1/d), and one always is; 0 is the classical
-    1/d mutation, 1 a fresh draw. One public copy forces no change and averages parents (which shrinks the latent's length);
-    here a candidate always differs and always has prior coordinates. Cost: steps + 1 forward passes.
+    Choose it for critics that give no gradient (an image-quality measure, a service). With few steps in many dimensions it
+    stays near the start; in few dimensions it loses modes: look at the diversity. `rate` is our own definition, the paper's
+    exact one was not verified: each coordinate is redrawn from the prior with probability max(rate, 1/d), and one always is; 0
+    is the classical 1/d mutation, 1 a fresh draw. One public copy forces no change and averages parents (which shrinks the
+    latent's length); here a candidate always differs and always has prior coordinates. Cost: steps + 1 forward passes.
     """
 
     name: ClassVar[str] = "evolgan"
@@ -161,8 +161,8 @@ class EvolGAN(Search):
 class BestOfN(Search):
     """The best of N draws from the prior, the start being the first (best-of-N, random search).
 
-    The baseline that every method should be held against at equal cost. Collapses onto the critic's global best as N grows.
-    Cost: N forward passes (none for N = 1).
+    Choose it as the baseline that every method is held against at equal cost, not to make a set. Collapses onto the critic's
+    global best as N grows. Cost: N forward passes (none for N = 1).
     """
 
     name: ClassVar[str] = "best-of-n"

@@ -29,10 +29,10 @@ Divergence = Literal["kl", "js", "logd"]
 class DGflow(DensityRatio):
     """Noisy ascent of the critic's log ratio, weighted by an f-divergence (DGflow).
 
-    For short refinements that keep modes and a little noise; ascent with a calibrated step. Bounded latents are folded back at
-    the walls (the published code lets them out), `prior` pulls a Gaussian latent back to its shell. The published code runs the
-    nets in training mode, so that an image depends on its batch, and multiplies (B, 1) factors that broadcast to (B, B) with
-    some critics; here a row is a row. Cost: one forward and backward pass per step.
+    Choose it for short refinements that keep modes and a little noise; ascent with a calibrated step. Bounded latents are
+    folded back at the walls (the published code lets them out), `prior` pulls a Gaussian latent back to its shell. The
+    published code runs the nets in training mode, so that an image depends on its batch, and multiplies (B, 1) factors that
+    broadcast to (B, B) with some critics; here a row is a row. Cost: one forward and backward pass per step.
     """
 
     name: ClassVar[str] = "dgflow"

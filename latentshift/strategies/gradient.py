@@ -42,8 +42,8 @@ class GradientState(NamedTuple):
 class IFGSM(Strategy):
     """Iterated sign steps up the critic, inside a ball around the start (AdvLatGAN-z's I-FGSM; l_2: I-FGM).
 
-    The first choice: cheap, keeps each sample near its start, needs a gradient. Rises on nearly every sample; whether the
-    images get better is for a judge to say.
+    Choose it first: cheap, keeps each sample near its start and so the modes, needs a gradient. The score rises on nearly every
+    sample; whether the images get better is for a judge to say.
     """
 
     name: ClassVar[str] = "ifgsm"
@@ -127,7 +127,8 @@ class IFGSM(Strategy):
 class MIFGSM(IFGSM):
     """I-FGSM with momentum on the l_1-normalised gradient (MI-FGSM).
 
-    m <- mu m + g / |g|_1, step along sign(m). Overshoots where gradients turn; harmed on 3 of 3 measured image pairs.
+    Choose it where plain steps stall in a noisy score. m <- mu m + g / |g|_1, step along sign(m). Overshoots where gradients
+    turn; harmed on 3 of 3 measured image pairs.
     """
 
     name: ClassVar[str] = "mifgsm"
@@ -149,7 +150,8 @@ class MIFGSM(IFGSM):
 class PGD(IFGSM):
     """I-FGSM from a random start inside the ball (PGD).
 
-    Spends radius on the start; equal or below I-FGSM in the papers and on all measured pairs.
+    Choose it to compare with the papers, or for several different ends of one start. Spends radius on the start; equal or below
+    I-FGSM in the papers and on all measured pairs.
     """
 
     name: ClassVar[str] = "pgd"

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 class DDLS(DensityRatio):
     """Unadjusted Langevin dynamics in latent space (DDLS).
 
-    For diverse samples at the critic's own odds where a long chain is affordable and the critic is calibrated. Its law is
+    Choose it for diverse samples at the critic's own odds where the critic is calibrated and steps are small. Its law is
     biased (variance 1 / (1 - step_size / 4) on a linear pair); `mala` is exact. Published copies double the noise, sum up old
     gradients, or temper the prior too; none of that here. Cost: one forward and backward pass per step.
     """
@@ -104,9 +104,9 @@ class ChainState(NamedTuple):
 class MALA(DDLS):
     """Metropolis-adjusted Langevin: the exact law of DDLS's target, for any step size (MALA).
 
-    The sampler to choose where the law matters. A refused step keeps the old point with its cached score and gradient. The
-    step size adapts per row, and only during `burn_in`: adapting on would leave no stationary law, and averaging over rows
-    would couple them (both seen in published code). Cost: steps + 1 forward and backward passes.
+    Choose it where the law matters and a gradient is at hand. A refused step keeps the old point with its cached score and
+    gradient. The step size adapts per row, and only during `burn_in`: adapting on would leave no stationary law, and averaging
+    over rows would couple them (both seen in published code). Cost: steps + 1 forward and backward passes.
     """
 
     name: ClassVar[str] = "mala"
@@ -194,8 +194,9 @@ class MALA(DDLS):
 class REPGAN(MALA):
     """REP-GAN: MALA on the calibrated critic under the paper's name and settings.
 
-    The proposal's noise is tied to sqrt(step_size); where `noise` is given, the acceptance uses it as well. The published code
-    leaves the nets in training mode, so that one chain's acceptance depends on the others; here rows never meet.
+    Choose it to compare with that paper; otherwise it is `mala`. The proposal's noise is tied to sqrt(step_size); where `noise`
+    is given, the acceptance uses it as well. The published code leaves the nets in training mode, so that one chain's
+    acceptance depends on the others; here rows never meet.
     """
 
     name: ClassVar[str] = "repgan"
@@ -208,10 +209,11 @@ class REPGAN(MALA):
 class Ex2MCMC(MALA):
     """Global jumps and local MALA steps in turn (Ex2MCMC): one chain that crosses between modes.
 
-    Each step chooses among the point and fresh prior draws with odds exp(log ratio) (i-SIR), then makes `local_steps` of MALA,
-    whose score and gradient are computed anew at the chosen point (the published code goes on with those of the old one). The
-    odds between modes are the critic's: calibrate. Cost per step: candidates + local_steps forward, local_steps + 1 backward
-    passes; one forward at the start.
+    Choose it where chains must reach modes that G reaches rarely, with a critic calibrated across them. Each step chooses among
+    the point and fresh prior draws with odds exp(log ratio) (i-SIR), then makes `local_steps` of MALA, whose score and gradient
+    are computed anew at the chosen point (the published code goes on with those of the old one). The odds between modes are the
+    critic's: calibrate. Cost per step: candidates + local_steps forward, local_steps + 1 backward passes; one forward at the
+    start.
     """
 
     name: ClassVar[str] = "ex2mcmc"

@@ -115,9 +115,9 @@ def directions(pixels: int, count: int) -> Tensor | None:
 class Truncation(Strategy):
     """Draw nearer to the middle of the prior, without looking at images (truncation).
 
-    The baseline for quality against diversity: every method should beat it. `shrink` moves z to middle + psi (z - middle);
-    `redraw` draws coordinates beyond the bound again, which is not clamping. Source: Brock et al. 2019 (redraw), Karras et
-    al. 2019 (shrink). Cost: nothing.
+    Choose it as the baseline for quality against diversity that every method should beat. `shrink` moves z to middle + psi (z -
+    middle); `redraw` draws coordinates beyond the bound again, which is not clamping. Source: Brock et al. 2019 (redraw),
+    Karras et al. 2019 (shrink). Cost: nothing.
     """
 
     name: ClassVar[str] = "truncation"

@@ -1,0 +1,133 @@
+"""The scripts that compare the methods: what they count, mark, keep and draw; the evidence page against its script."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from latentshift import registry
+from latentshift.metrics.toy import DOT25, wasserstein1
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A function from the name of a script in examples/ to its module."""
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    return importlib.import_module
+
+
+def table(column: str, page: Path) -> list[dict[str, str]]:
+    """Return the rows, by column name, of the page's tables that have such a column."""
+    found: list[dict[str, str]] = []
+    names: list[str] = []
+    for line in page.read_text("utf-8").splitlines():
+        cells = [c.strip() for c in line.strip("|").split(" | ")] if line.startswith("|") else []
+        if not cells:
+            names = []
+        elif not names:
+            names = cells
+        elif column in names and not set(line) <= set("| -"):
+            found.append(dict(zip(names, cells, strict=True)))
+    assert found, f"no table with {column}"
+    return found
+
+
+def test_every_stated_row_has_a_strategy_and_the_other_way_round(script: Any) -> None:
+    module = script("methods_rows")
+    stated, rows = module.stated(), [r.name for r in module.ROWS]
+    assert len(set(rows)) == len(rows)
+    assert set(stated) <= set(rows)
+    assert stated["raw"]["HQ %"] == (38.4, 0.83)
+    assert stated["MH K=640 cal*"]["F"] == (641, 0)
+
+
+def test_what_is_off_and_what_loses_modes(script: Any) -> None:
+    module = script("methods_table")
+    want = {"HQ %": (57.2, 0.9), "W1 x 1e3": (76.0, 1.0)}
+    assert module.off("a", {"HQ %": 58.9, "W1 x 1e3": 83.9}, want) == []
+    assert module.off("a", {"HQ %": 59.1, "W1 x 1e3": 84.1}, want) == ["HQ % 59.1 for 57.2", "W1 x 1e3 84.1 for 76"]
+    assert [module.mark(kl, 0.146) for kl in (0.02, 0.17, 0.28, 0.67)] == ["", "", "uneven", "loses modes"]
+
+
+def test_a_second_call_takes_the_finished_runs(script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = script("methods_table")
+    row = next(r for r in module.ROWS if r.data == "even")
+    first = module.kept(row, None, 0, 100, True, tmp_path)
+    assert module.kept(row, None, 1, 100, True, tmp_path) != first
+    assert len(list(tmp_path.iterdir())) == 2
+    monkeypatch.setattr(module, "measure", lambda *a: pytest.fail("measured again"))
+    assert module.kept(row, None, 0, 100, True, tmp_path) == first
+    assert first["HQ %"] > 97
+    assert first["KL"] == pytest.approx(0, abs=0.01)
+
+
+def test_both_ways_to_the_transport_distance_agree(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = script("methods_table")
+    a, b = (DOT25.balanced(200, torch.Generator().manual_seed(s)).numpy() for s in (0, 1))
+    assert module.exact_w1(a, b + 0.1) == pytest.approx(wasserstein1(a, b + 0.1), rel=1e-9)
+
+
+def test_the_plot_shows_every_method_once(script: Any, tmp_path: Path) -> None:
+    module = script("methods_plot")
+    points = [module.Point(f"m{i}", 100.0, 75.0 + i % 3, 90.0, ("", "uneven", "loses modes")[i % 3]) for i in range(30)]
+    page = module.draw([*points, module.Point("raw", 0.0, 141.0, 38.0, "")], floor=56.4, raw=141.0)
+    assert page.size == (module.WIDTH + module.KEY, module.HEIGHT)
+    colours = {c for _, c in page.getcolors(1 << 24)}
+    assert set(module.COLOURS.values()) <= colours
+    places: list[tuple[float, float]] = []
+    for _ in range(30):
+        places.append(module.free_place(500.0, 400.0, places))
+    apart = [np.hypot(a[0] - b[0], a[1] - b[1]) for i, a in enumerate(places) for b in places[:i]]
+    assert min(apart) >= 2 * module.DISC, "no disc covers another"
+
+
+def test_the_search_counts_and_refuses_what_takes_too_much(script: Any, tmp_path: Path) -> None:
+    module = script("beat_it")
+    (ring, _), none = module.fields("points", None)
+    assert none == []
+    rng = np.random.default_rng(0)
+    for budget in (20, 100):
+        for _ in range(6):
+            candidate = module.drawn(rng, budget, "points")
+            found = module.run(ring, candidate, module.SEARCH, 200, 0, tmp_path)
+            # half of the rows of a lower share is what the threshold gives on average
+            assert found["evaluations"] <= budget + 2 + 0.15 * budget * (candidate.recipe.lower_share is not None), (
+                candidate.line
+            )
+    best = module.fixed(20, "points")[-2]
+    assert best.recipe.strategy == "best-of-n"
+    assert module.tried(ring, best, 20, 200, tmp_path) > 2 * module.tried(ring, module.RAW, 20, 200, tmp_path), "modes are lost"
+    assert module.tried(ring, best, 10, 200, tmp_path) == float("inf")
+
+
+def test_the_evidence_page_is_what_its_script_measures(script: Any) -> None:
+    module = script("bundled_evidence")
+    first = next(r for r in table("setting", ROOT / "docs" / "evidence.md") if (r["D"], r["setting"]) == ("fashion32", "auto"))
+    sampler = module.Sampler(module.load("fashion32"))
+    raw = sampler.refine(seeds=range(1000), steps=0)
+    told = next(float(text) for name, text in first.items() if "before" in name)
+    assert module.load_judge("fashion32-judge").distance(module.pixels(raw.images), floor_draws=0).value == pytest.approx(
+        told, abs=0.002
+    )
+    few = sampler.refine(seeds=range(100))
+    moved = torch.tensor([reason != "good_already" for reason in few.stopped])
+    rose, count = re.fullmatch(r"([0-9.]+)% of (\d+)", first["moved rows that rose"]).groups()
+    assert 100 * float((few.gain[moved] > 0).float().mean()) == pytest.approx(float(rose), abs=2)
+    assert int(moved.sum()) == pytest.approx(int(count) / 10, abs=20), "four spreads of 100 rows"
+    for score, written in zip((few.score0, few.score), first["mean score"].split(" to "), strict=True):
+        assert float(score.mean()) == pytest.approx(float(written), abs=0.03)
+
+
+def test_each_strategy_says_when_to_choose_it() -> None:
+    for name, kind in registry.everything("strategies")[0].items():
+        if kind.__module__.startswith("latentshift."):
+            assert "Choose " in inspect.getdoc(kind), f"'latentshift strategies {name}' does not say when to choose it"
