@@ -25,6 +25,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("status", "how far a run in shards is"),
     "verify": ("verify", "check a run in shards"),
     "top": ("top", "the best samples over all shards"),
+    "evaluate": ("evaluate", "raw against refined, or any two sets of images"),
+    "stats": ("stats", "statistics of real images, made once"),
     "report": ("report", "make the page of a run again from its record"),
     "inspect": ("inspect", "what a file holds; no network is built"),
     "convert": ("convert", "any readable model to a pair folder"),

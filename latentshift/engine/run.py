@@ -78,6 +78,14 @@ class Run:
     pilot_seeds: tuple[int, int] | None = None
 
 
+def labels_from_seeds(seeds: Sequence[int], classes: int | None) -> Tensor | None:
+    """Return a class for each seed, drawn from it; None for a model without classes."""
+    if not classes:
+        return None
+    draw = Draw(torch.tensor([int(s) for s in seeds], dtype=torch.int64))
+    return draw.bits(0, "label", 1)[:, 0] * classes >> 32
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that the device had too little memory."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
@@ -135,10 +143,8 @@ class Engine:
 
     def labels_of(self, seeds: Sequence[int]) -> Tensor | None:
         """Return the labels of rows that come without: drawn from their seeds."""
-        if not self.pair.classes:
-            return None
-        draw = Draw(torch.tensor([int(s) for s in seeds], dtype=torch.int64))
-        return (draw.bits(0, "label", 1)[:, 0] * self.pair.classes >> 32).to(self.device)
+        labels = labels_from_seeds(seeds, self.pair.classes)
+        return None if labels is None else labels.to(self.device)
 
     def _fit(self, strategy: Strategy, reals: Any) -> Strategy:
         pilot = strategy.pilot if reals is None else strategy.pilot_with_reals

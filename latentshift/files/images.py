@@ -13,7 +13,7 @@ import json
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -25,7 +25,7 @@ from .decode import EXTENSIONS, Pixels, read_picture
 from .imageset import ImageSet, read_idx_set, read_npy_set, read_npz, to_channels
 from .npz import check_archive
 
-__all__ = ["ImageSet", "read_images"]
+__all__ = ["ImageSet", "read_files", "read_images"]
 
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".npz")
 Progress = Callable[[int, int], None]
@@ -191,6 +191,20 @@ def read_images(
         n = len(data.images)
         raise FileError(f"{n} image{'s' * (n != 1)} where {least} are needed", where=str(path), way_out="Give more images.")
     return data
+
+
+def read_files(
+    files: Sequence[Path],
+    source: str,
+    *,
+    size: int | None = None,
+    channels: int | None = None,
+    progress: Progress | None = None,
+) -> ImageSet:
+    """Read these picture files in this order, by the same rules; FileError names what is missing or cannot be used."""
+    entries = ((f.name, lambda f=f: f.open("rb")) for f in files)
+    images, names, notes = _collect(entries, len(files), source, size, channels, progress)
+    return ImageSet(images, None, tuple(names), tuple(notes), source)
 
 
 def _read_file(path: Path, size: int | None, channels: int | None, key: str | None, progress: Progress | None) -> ImageSet:

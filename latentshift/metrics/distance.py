@@ -138,9 +138,14 @@ def frechet_gaussian(mean_a: Array, cov_a: Array, mean_b: Array, cov_b: Array) -
             f"statistics of size {mean_a.size} and {mean_b.size} cannot be compared",
             way_out="Use one network for both.",
         )
-    cross = np.linalg.svd(root_of(cov_a) @ root_of(cov_b).T, compute_uv=False).sum()
+    return frechet_roots(mean_a, root_of(cov_a), mean_b, root_of(cov_b))
+
+
+def frechet_roots(mean_a: Array, root_a: Array, mean_b: Array, root_b: Array) -> float:
+    """`frechet_gaussian` of covariances given by their `root_of`, which is worked out once for a reference."""
+    cross = np.linalg.svd(root_a @ root_b.T, compute_uv=False).sum()
     delta = mean_a - mean_b
-    return max(float(delta @ delta + np.trace(cov_a) + np.trace(cov_b) - 2 * cross), 0.0)
+    return max(float(delta @ delta + (root_a**2).sum() + (root_b**2).sum() - 2 * cross), 0.0)
 
 
 def frechet_moments(a: Moments, b: Moments) -> float:
@@ -191,8 +196,10 @@ class KID(NamedTuple):
 
 
 def _kernel(x: Array, y: Array) -> Array:
-    k: Array = (x @ y.T / x.shape[1] + 1.0) ** 3
-    return k
+    k: Array = x @ y.T
+    k *= 1 / x.shape[1]
+    k += 1.0
+    return k * k * k  # numpy's power is twenty times slower
 
 
 def mmd(features_a: ArrayLike, features_b: ArrayLike) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 from .arrays import Array
 from .clusters import compare_counts, inception_score
 from .coverage import prdc
-from .distance import Moments, frechet_moments, kid
+from .distance import Moments, frechet_moments, frechet_roots, kid, root_of
 from .sample import Reference
 
 MOST = 10_000  # images a side for the floors of precision to coverage: their cost grows with the square
@@ -50,7 +50,8 @@ def of_frechet(reference: Reference, count: int, *, seed: int = 0) -> Floor:
             rows = reference.rows[draw.choice(m.count, count, replace=False)]
             values.append(frechet_moments(Moments.of(rows, network=m.network), m.without(rows)))
         else:
-            values.append(frechet_moments(gaussian_moments(reference.root, m.mean, count, draw), m))
+            fresh = gaussian_moments(reference.root, m.mean, count, draw)
+            values.append(frechet_roots(fresh.mean, root_of(fresh.cov), m.mean, reference.root))
     spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return Floor(float(np.mean(values)), spread, "" if whole else "floor from Gaussian draws")
 

@@ -163,7 +163,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise DamagedFileError(f"not a readable safetensors file: {error}", where=str(path)) from None
 
 
-def _fill(net: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> nn.Module:
+def fill(net: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> nn.Module:
+    """Return `net` with these tensors, frozen and in evaluation mode; DamagedFileError names the first that does not fit."""
     state = {k: v.float() for k, v in tensors.items() if not k.endswith("num_batches_tracked")}
     want = {k: v for k, v in net.state_dict().items() if not k.endswith("num_batches_tracked")}
     for key, value in want.items():
@@ -196,7 +197,7 @@ def load_network(path: str | Path, *, size: int | None = None, name: str = "") -
             raise RequestError(f"SqueezeNet needs an input of 32 pixels or more, not {side}")
         return Network(
             name or f"squeezenet{side}",
-            _fill(SqueezeNet(), tensors, path),
+            fill(SqueezeNet(), tensors, path),
             lambda x: caffe_bgr(bilinear(x, side)),
             3,
             side,
@@ -206,10 +207,10 @@ def load_network(path: str | Path, *, size: int | None = None, name: str = "") -
     blocks = {int(m[1]) for k in tensors if (m := re.fullmatch(r"layer1\.(\d+)\.conv1\.weight", k))}
     if blocks and "linear.weight" in tensors:
         n = len(blocks)
-        resnet = _fill(ResNetCIFAR(n, len(tensors["linear.weight"])), tensors, path)
+        resnet = fill(ResNetCIFAR(n, len(tensors["linear.weight"])), tensors, path)
         return Network(name or f"resnet{6 * n + 2}", resnet, lambda x: imagenet_scale(to_size(x, 32)), 3, 32)
     if "fc2.weight" in tensors and "conv3.weight" in tensors:
-        cnn = _fill(SmallCNN(len(tensors["fc2.weight"])), tensors, path)
+        cnn = fill(SmallCNN(len(tensors["fc2.weight"])), tensors, path)
         return Network(name or path.stem.removesuffix("_fp16").replace("_", "-"), cnn, _to_28, 1, 28)
     raise RequestError(
         "unknown feature network",

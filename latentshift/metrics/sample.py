@@ -47,26 +47,27 @@ class Sample:
         name: str = "",
         labels: ArrayLike | Sequence[int] | None = None,
         seeds: ArrayLike | Sequence[int] | None = None,
+        logits: ArrayLike | None = None,
         **more: Any,
     ) -> Sample:
         """Make a sample of uint8 images (n, channels, H, W), which need a `network`, or of feature rows (n, size).
 
         Raises ShapeError for other shapes and for labels or seeds of another number, NumericError for NaN.
         """
-        logits = None
         if data.ndim == 4:
             if network is None:
                 raise RequestError("images need a feature network", way_out="Give network=, or feature rows (n, size).")
             out: Extracted = extract(network, data if hasattr(data, "detach") else to_numpy(data))
-            data, logits = out.features, None if out.logits is None else as_rows(out.logits, "logits")
+            data, logits = out.features, out.logits
         rows = as_rows(data)
+        classes = None if logits is None else as_rows(logits, "logits")
         found = {}
         for key, values in (("labels", labels), ("seeds", seeds)):
             if values is not None:
                 found[key] = np.asarray(values).astype(np.int64)
                 if found[key].shape != (len(rows),):
                     raise ShapeError(f"{len(found[key])} {key} for {len(rows)} images")
-        return cls(rows, network.name if network else "", name, logits, found.get("labels"), found.get("seeds"), **more)
+        return cls(rows, network.name if network else "", name, classes, found.get("labels"), found.get("seeds"), **more)
 
     def __len__(self) -> int:
         return len(self.features)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
 import textwrap
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from ..files.write import plain
 from .evaluation import Change, Evaluation, Row, Side
 
 NAMES = {"fd": "FD", "kid": "KID", "is": "IS", "jsd": "JSD", "ndb": "NDB"}
@@ -100,9 +103,12 @@ def table(found: Evaluation, width: int = 80) -> str:
     legend = "±: standard error, the real images taken as given; floor: real against real at this size"
     legend += "; p: Holm; better, worse: by 3 standard errors" if found.b is not None else "; bias: what the sample size adds"
     out += textwrap.wrap(legend, width)
+    said: dict[str, list[str]] = {}
     for row in found.rows:
         if row.note:
-            out += textwrap.wrap(f"{NAMES.get(row.family, row.family)}: {row.note}", width, subsequent_indent="  ")
+            said.setdefault(row.note, []).append(NAMES.get(row.family, row.family))
+    for note, families in said.items():
+        out += textwrap.wrap(f"{', '.join(families)}: {note}", width, subsequent_indent="  ")
     for note in found.notes:
         out += textwrap.wrap(f"note: {note}", width, subsequent_indent="  ")
     for warning in found.warnings:
@@ -139,3 +145,18 @@ def _seconds(seconds: float) -> str:
     if s < 60:
         return f"{s}s"
     return f"{s // 60}m {s % 60:02d}s" if s < 3600 else f"{s // 3600}h {s // 60 % 60:02d}m {s % 60:02d}s"
+
+
+def append_lines(found: Evaluation, folder: Path, source: str | None = None) -> list[Path]:
+    """Append one line to `folder/metric-NAME.jsonl` for each metric, as StyleGAN does; return the files."""
+    from ..files.write import output_errors
+
+    files = []
+    with output_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for record in lines(found, source):
+            path = folder / f"metric-{record['metric']}.jsonl"
+            with path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(plain(record), allow_nan=False) + "\n")
+            files.append(path)
+    return files

@@ -18,6 +18,7 @@ from latentshift.commands import COMMANDS, group, run
 ROOT = Path(__file__).parents[2]
 #: commands that other branches register bring tests of their own for examples that need files
 NEED_FILES = {"report": "a run", "inspect": "a pair", **dict.fromkeys(("status", "verify", "top"), "a run in shards")}
+NEED_FILES |= {"evaluate": "a run", "stats": "pictures"}
 QUICK = [["--help"], ["--version"], ["models"], ["strategies"], ["critics"], ["recipes"], ["plugins"], ["completion", "bash"]]
 
 
@@ -56,6 +57,10 @@ def test_examples_that_need_files_run(
     (tmp_path / "my-pair").symlink_to(FASHION32.folder)
     many = ["refine", "--model", "ring", "--num", "20", "--strategy", "ifgsm", "--steps", "1", "--shard-size", "10"]
     assert run([*many, "--quiet", "--outdir", "many"]) == 0
+    monkeypatch.setenv("LATENTSHIFT_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "photos").mkdir()
+    for picture in (tmp_path / "latentshift-out").rglob("seed*.png"):
+        (tmp_path / "photos" / picture.name).symlink_to(picture)
     lines = [line for name in NEED_FILES for line in examples(name)]
     assert len(lines) >= 5
     for line in lines:
