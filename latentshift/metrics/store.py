@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ..errors import DamagedFileError, LatentshiftError, ShapeError
-from ..files.fetch import cache_folder
+from ..files.cache import cache_folder
 from ..files.npz import Npz
 from ..files.run import npz_bytes
 from ..files.write import output_errors, write_whole
