@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("report", "make the page of a run again from its record"),
     "inspect": ("inspect", "what a file holds; no network is built"),
     "convert": ("convert", "any readable model to a pair folder"),
+    "train": ("train", "train a pair, or go on with one"),
     "fetch": ("fetch", "download and check a file, no more"),
     "models": ("listing", "what can be loaded, one line each; a card"),
     "strategies": ("listing", "the methods, one line each; options, cost, source"),

@@ -242,9 +242,11 @@ class Trainer:
         checkpoint: Path | None = None,
         every: int = 1000,
         report: Callable[[Trainer, dict[str, float]], None] | None = None,
+        after_step: Callable[[Trainer, dict[str, float]], None] | None = None,
     ) -> Trainer:
         """Train to `settings.steps`; write `checkpoint` whole every `every` steps and go on from it where it exists.
 
+        `after_step` is called after every step, `report` before every checkpoint; what either adds to the row is logged.
         Raises NumericError at a NaN or infinite loss or weight (the last good checkpoint is intact).
         """
         if checkpoint and checkpoint.exists():
@@ -254,12 +256,10 @@ class Trainer:
             row = self.one_step()
             saves = self.step % every == 0 or self.step == self.settings.steps
             # a finite loss may have a NaN gradient, seen in the losses one step later: too late for the step that saves
-            sound = all(abs(v) < float("inf") for v in row.values()) and (not saves or self._finite())
-            if not sound:
-                raise NumericError(
-                    f"the loss or a weight is not finite at step {self.step}",
-                    way_out="The last checkpoint is intact; lower the learning rate.",
-                )
+            if not all(abs(v) < float("inf") for v in row.values()) or (saves and not self._finite()):
+                raise self.broken()
+            if after_step:
+                after_step(self, row)
             if saves:
                 row["seconds"] = time.perf_counter() - began
                 self.log.append(row)
@@ -270,7 +270,19 @@ class Trainer:
         return self
 
     def _finite(self) -> bool:
-        return all(bool(torch.isfinite(p).all()) for net in (self.G, self.D) for p in net.parameters())
+        return all(bool(torch.isfinite(p).all()) for net in (self.G, self.scores) for p in net.parameters())
+
+    def broken(self) -> NumericError:
+        """Return the error of a run whose numbers broke."""
+        return NumericError(
+            f"the loss or a weight is not finite at step {self.step}",
+            way_out="The last checkpoint is intact; lower the learning rate.",
+        )
+
+    def check(self) -> None:
+        """Raise NumericError where a weight is NaN or infinite."""
+        if not self._finite():
+            raise self.broken()
 
     def _state(self) -> dict[str, Any]:
         return disk.state_of(self)
