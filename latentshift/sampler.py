@@ -155,7 +155,7 @@ class Sampler:
         strategy: str | Strategy | None = None,
         objective: Term | None = None,
         critic: Critic | Any | None = None,
-        space: str | None = None,
+        space: str | Space | None = None,
         device: Any = None,
         chunk: int | None = None,
         compact: bool = True,
@@ -221,6 +221,8 @@ class Sampler:
         return pair
 
     def _space(self, pair: Pair, recipe: dict[str, Any]) -> Space:
+        if isinstance(self.space_name, Space):
+            return self.space_name
         name = self.space_name or recipe.get("space", "z")
         if name not in pair.spaces:
             raise RequestError(f"{pair.name!r} has no space {name!r}", way_out=f"It has: {', '.join(pair.spaces)}.")
@@ -240,7 +242,7 @@ class Sampler:
                 raise ShapeError(f"latents are {point.dtype}, not floating point")
             if point.ndim < 1 or len(point) == 0:
                 raise ShapeError(f"latents have shape {tuple(point.shape)}: there is no row")
-            pair.space.check(point)
+            (self.space_name if isinstance(self.space_name, Space) and self.space_name.entered else pair.space).check(point)
             check_finite(point, "latents")
             numbers = noise.check_seeds(seeds) if seeds is not None else noise.row_seeds(point.cpu().float().numpy())
         if len(numbers) != len(point):

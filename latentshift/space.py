@@ -345,6 +345,8 @@ class Space:
     shape: tuple[int, ...] = ()
     prior: Prior = Normal()
 
+    entered: bool = False  # starts are points of this space already, and not prior latents
+
     runs_generator = True  # whether `decode` runs G (the ledger counts it then)
 
     @property
@@ -358,6 +360,10 @@ class Space:
     def enter(self, pair: Any, z: Tensor, context: Context) -> Tensor:
         """Return the point that stands for the prior latent `z`."""
         return z
+
+    def start(self, pair: Any, z: Tensor, context: Context) -> Tensor:
+        """Return the point to start from: `z` itself where starts are points (`entered`)."""
+        return z.clone() if self.entered else self.enter(pair, z, context)
 
     def decode(self, pair: Any, point: Tensor, context: Context) -> Tensor:
         """Return the images of `point` (rows, C, H, W) in the pair's image range."""

@@ -15,6 +15,7 @@ import click
 from ..errors import FileError, UnknownNameError, UsageError
 from ..files.names import DEFAULT_MODEL
 from .own import OWN_KEYS, own_of, own_options
+from .start import projected_option
 
 if TYPE_CHECKING:
     from ..model import Pair
@@ -138,6 +139,7 @@ start_options = options(
         metavar="FILE",
         help="Saved latents (.npz of a run, or .npy) in place of seeds.",
     ),
+    projected_option,
     click.option(
         "--class",
         "classes",
@@ -172,14 +174,18 @@ class Talk:
             print(text)
 
 
-def seeds_of(seeds: str | None, num: int | None, latents: Path | None) -> list[int] | None:
+def seeds_of(seeds: str | None, num: int | None, latents: Path | None, projected_w: Path | None = None) -> list[int] | None:
     """Return the seeds that were typed, or None where latents were given; refuses two ways at once."""
     from ..noise import parse_seeds
 
-    given = [name for name, v in (("--seeds", seeds), ("--num", num), ("--latents", latents)) if v is not None]
+    given = [
+        name
+        for name, v in (("--seeds", seeds), ("--num", num), ("--latents", latents), ("--projected-w", projected_w))
+        if v is not None
+    ]
     if len(given) > 1:
         raise UsageError(f"{given[0]} and {given[1]} both choose the start points", way_out="Give one of them.")
-    if latents is not None:
+    if latents is not None or projected_w is not None:
         return None
     if num is not None:
         if num < 1:

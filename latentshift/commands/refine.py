@@ -29,12 +29,14 @@ from .keep import keep_options
 from .method import method_options, recipe_of
 from .reals import reals_of, reals_options
 from .sharded import KEPT, record_at, refine_sharded, shard_options, wanted
+from .start import space_of, start_file
 from .summary import close
 
 if TYPE_CHECKING:
     from ..engine.run import Engine
     from ..files.record import Recorder
     from ..model import Pair
+    from ..space import Space
 
 
 @click.command(short_help="refine samples")
@@ -95,7 +97,7 @@ def refine(**typed: Any) -> None:
         typed = _taken_up(typed, record)
     if wanted(typed, record):
         return refine_sharded(typed, talk, _KEPT, resume)
-    seeds = seeds_of(typed["seeds"], typed["num"], typed["latents"])
+    seeds = seeds_of(typed["seeds"], typed["num"], typed["latents"], typed["projected_w"])
     recipe = recipe_of(typed)
     if typed["chunk"] is not None and typed["chunk"] < 1:
         raise UsageError(f"--chunk is at least 1, not {typed['chunk']}")
@@ -108,7 +110,7 @@ def refine(**typed: Any) -> None:
 #: options that the record keeps, so that `--resume OUT` needs nothing else
 _KEPT = (
     *(key for key in MODEL_KEYS if key != "device"),
-    *("seeds", "num", "latents", "classes"),
+    *("seeds", "num", "latents", "projected_w", "classes"),
     *(
         "recipe",
         "strategy",
@@ -139,7 +141,7 @@ def _taken_up(typed: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
     now = dict(typed)
     for key in _KEPT:
         old = then.get(key)
-        old = tuple(old) if isinstance(old, list) else Path(old) if key == "latents" and old else old
+        old = tuple(old) if isinstance(old, list) else Path(old) if key in ("latents", "projected_w") and old else old
         new = typed[key]
         where = source(key)
         typed_now = where is not None and where.name in ("COMMANDLINE", "ENVIRONMENT")
@@ -194,9 +196,9 @@ def _work(
         warnings.warn(finding.line(), LatentshiftWarning, stacklevel=1)
     if typed["gif"] and len(pair.image_shape or ()) != 3:
         raise UsageError(f"{pair.name!r} makes points, not pictures", where="--gif", way_out="Leave --gif out.")
-    z0, numbers, labels, names = _start(typed, pair, seeds)
-    if recipe.space not in pair.spaces:
-        raise RequestError(f"{pair.name!r} has no space {recipe.space!r}", way_out=f"It has: {', '.join(pair.spaces)}.")
+    space = space_of(typed, pair, recipe.space, asked=typed["space"] is not None)
+    recipe = recipe if space.name == recipe.space else recipe.changed(space=space.name)
+    z0, numbers, labels, names = _start(typed, pair, seeds, space)
     request = {k: str(typed[k]) if isinstance(typed[k], Path) else typed[k] for k in _KEPT}
     chunk = typed["chunk"] or record.get("chunk_asked")
     strategy = recipe.build()
@@ -216,7 +218,7 @@ def _work(
         strategy,
         pair,
         objective=recipe.objective(),
-        space=pair.spaces[recipe.space],
+        space=space,
         settings=Settings(chunk=chunk, images=False),
         reals=given,
     )
@@ -236,7 +238,7 @@ def _work(
         numbers,
         names,
         labels,
-        space=pair.spaces[recipe.space],
+        space=space,
         request=request,
         before=typed["save_before"],
         metadata=not typed["no_metadata"],
@@ -275,8 +277,10 @@ def _writable(outdir: Path, overwrite: bool) -> None:
     RunFolder.prepare(outdir)
 
 
-def _start(typed: dict[str, Any], pair: Pair, seeds: list[int] | None) -> tuple[Any, list[int], Any, list[str]]:
-    """Return latents, seeds, labels and file stems of all rows."""
+def _start(
+    typed: dict[str, Any], pair: Pair, seeds: list[int] | None, space: Space | None = None
+) -> tuple[Any, list[int], Any, list[str]]:
+    """Return latents (points of `space` where it is entered), seeds, labels and file stems of all rows."""
     import numpy as np
     import torch
 
@@ -287,7 +291,9 @@ def _start(typed: dict[str, Any], pair: Pair, seeds: list[int] | None) -> tuple[
 
     labels: Any = None
     if seeds is None:
-        z, numbers, labels = read_latents(typed["latents"], pair)
+        path = start_file(typed)
+        assert path is not None
+        z, numbers, labels = read_latents(path, pair, space if space is not None and space.entered else None)
         by_seed = numbers is not None
         numbers = numbers if numbers is not None else noise.row_seeds(z)
     else:
@@ -350,7 +356,11 @@ def _extras(
     folder: Path, typed: dict[str, Any], talk: Talk, engine: Engine, z0: Any, seeds: list[int], labels: Any, names: list[str]
 ) -> list[str]:
     """Write what was asked for beside the record, and return the names of all files."""
-    files = [n for n in ("grid.png", "latents.npz", "samples.jsonl", "run.json", "thumbs.npz") if (folder / n).is_file()]
+    files = [
+        n
+        for n in ("grid.png", "latents.npz", "projected_w.npz", "samples.jsonl", "run.json", "thumbs.npz")
+        if (folder / n).is_file()
+    ]
     if typed["gif"]:
         from ..report.path import write_gifs
 

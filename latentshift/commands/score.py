@@ -12,6 +12,7 @@ import click
 
 from .common import MODEL_KEYS, Talk, general, model_options, pair_of, seeds_of, start_options, work_options
 from .refine import _start
+from .start import space_of
 
 
 @click.command(short_help="score samples")
@@ -34,7 +35,7 @@ def command(**typed: Any) -> None:
       latentshift score --num 64 --grid ranked.png --out scores.csv
     """
     talk = Talk(typed["quiet"], typed["as_json"])
-    seeds = seeds_of(typed["seeds"], typed["num"], typed["latents"])
+    seeds = seeds_of(typed["seeds"], typed["num"], typed["latents"], typed["projected_w"])
     import numpy as np
 
     from ..files.pictures import grid, save_png, to_bytes
@@ -44,8 +45,9 @@ def command(**typed: Any) -> None:
 
     pair = pair_of(**{k: typed[k] for k in MODEL_KEYS})
     pair.need_critic()
-    z0, numbers, labels, names = _start(typed, pair, seeds)
-    result = Sampler(pair, chunk=typed["chunk"]).refine(z0, seeds=numbers, labels=labels, strategy=Stay())
+    space = space_of(typed, pair, pair.space.name, asked=False)
+    z0, numbers, labels, names = _start(typed, pair, seeds, space)
+    result = Sampler(pair, chunk=typed["chunk"], space=space).refine(z0, seeds=numbers, labels=labels, strategy=Stay())
     score = np.asarray(result.score, np.float64)
     order = np.argsort(-np.nan_to_num(score, nan=-np.inf), kind="stable")
     rows = [

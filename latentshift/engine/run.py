@@ -186,7 +186,7 @@ class Engine:
         `ids` are the rows' numbers in a larger run. `on_chunk` gets each finished chunk in order; `progress(rows done, rows,
         mean gain)`. Raises NumericError where all rows break, DeviceError where not even the smallest chunk fits.
         """
-        self.pair.space.check(z0)
+        (self.space if self.space.entered else self.pair.space).check(z0)
         check_finite(z0, "latents")
         run, total = self.run_, len(z0)
         if labels is None:
@@ -260,7 +260,7 @@ class Engine:
         if labels is not None:
             context = context._replace(label=labels.to(self.device, torch.long)[index])
         with torch.no_grad():
-            point0 = self.space.enter(self.pair, z, context)
+            point0 = self.space.start(self.pair, z, context)
         context = context._replace(point0=point0)
         land = Landscape(self.pair, context, space=self.space, objective=self.objective, ledger=self.run_.ledger)
         land.counted = rows

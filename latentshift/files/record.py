@@ -15,14 +15,15 @@ import numpy as np
 import torch
 
 from .. import __version__
-from ..engine.run import Chunk, Run
+from ..engine.run import PAD, Chunk, Run
 from ..landscape import Ledger
 from ..model import Pair
-from ..space import Space
+from ..space import Context, Space
 from .pictures import Bytes, grid, save_png, to_bytes
-from .run import Array, RunFolder, reason
+from .run import Array, RunFolder, npz_bytes, reason
 from .scatter import REFINED, Panel, before_after, scatter
 from .thumbs import choose, shrink, side_of, wanted, write_thumbs
+from .write import write_whole
 
 _TILES = 64  # rows that the grid may show, kept in the parts
 
@@ -101,6 +102,8 @@ class Recorder:
             arrays["accepted"] = chunk.accepted
         if chunk.extra and "tries" in chunk.extra:
             arrays["tries"] = chunk.extra["tries"].astype(np.int64)
+        if hasattr(self.space, "styles"):
+            arrays["w"] = self._styles(chunk)
         after = before = None
         if self.pictures:
             after = to_bytes(chunk.images, self.pair.image_range)
@@ -122,6 +125,18 @@ class Recorder:
                 arrays["x0"] = chunk.images0
         self.folder.put(chunk.rows, arrays, names, after, before)
 
+    def _styles(self, chunk: Chunk) -> Array:
+        """Return the w of all layers behind the chunk's points, the same bits for a row in any chunk."""
+        index = torch.arange(-(-len(chunk.rows) // PAD) * PAD).clamp_max(len(chunk.rows) - 1)
+        device, dtype = self.pair.device, self.pair.compute_dtype
+        numbers = torch.tensor([self.seeds[i] for i in chunk.rows], device=device)[index]
+        label = None if self.labels is None else torch.from_numpy(self.labels[chunk.rows]).to(device)[index]
+        point, point0 = (torch.from_numpy(p).to(device, dtype)[index] for p in (chunk.point, chunk.point0))
+        with torch.no_grad():
+            w = self.space.styles(self.pair, point, Context(seed=numbers, label=label, point0=point0))  # type: ignore[attr-defined]
+        out: Array = w[: len(chunk.rows)].float().cpu().numpy()
+        return out
+
     def finish(self, run: Run, *, status: str = "complete", ledger: Ledger | None = None, **more: Any) -> dict[str, Any]:
         """Merge what is finished, draw the grid, write the last record, and return it."""
         done = self.folder.finished()
@@ -137,6 +152,9 @@ class Recorder:
                 self._samples(done, rows),
                 self._latents(done, rows),
             )
+            if "w" in done:
+                data = npz_bytes({"w": done["w"].astype(np.float32)})
+                write_whole(self.folder.path / "projected_w.npz", lambda stream: stream.write(data))
             work = done["work"].sum(0)
             ledger = ledger or Ledger(*(int(v) for v in work[:4]))
             gain = done["score"] - done["score0"]
@@ -171,7 +189,7 @@ class Recorder:
 
     def _latents(self, done: Mapping[str, Array], rows: Array) -> dict[str, Array]:
         plain_space = self.space.name == "z"
-        out: dict[str, Array] = {"z0": done["z0"].astype(np.float32)}
+        out: dict[str, Array] = {} if self.space.entered else {"z0": done["z0"].astype(np.float32)}
         if plain_space:
             out["z"] = done["point"].astype(np.float32)
         else:

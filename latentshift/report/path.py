@@ -37,7 +37,7 @@ def paths(engine: Engine, z0: Any, seeds: Sequence[int], labels: Any, frames: in
         seed = torch.tensor([seeds[int(i)] for i in index], dtype=torch.int64, device=engine.device)
         context = Context(seed=seed, label=None if labels is None else labels.to(engine.device)[index.to(labels.device)])
         with torch.no_grad():
-            point0 = engine.space.enter(pair, z0[index].to(engine.device, pair.compute_dtype), context)
+            point0 = engine.space.start(pair, z0[index].to(engine.device, pair.compute_dtype), context)
         land = Landscape(pair, context._replace(point0=point0), space=engine.space, objective=engine.objective)
         land.with_start_images(point0)
         draw, state = Draw(seed), strategy.init(point0, land, Draw(seed))

@@ -103,7 +103,14 @@ def drawn_noise(G: LatentG, seed: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class LatentSpace(Space):
-    """z, with the row's held noise where the generator's noise is random."""
+    """z, with the row's held noise where the generator's noise is random.
+
+    `styles` of every space here gives the w of all layers (rows, num_ws, w_dim) behind a point: what `projected_w.npz` keeps.
+    """
+
+    def styles(self, pair: Any, point: Tensor, context: Context) -> Tensor:
+        ws: Tensor = pair.G.styles(point, context.label)
+        return ws
 
     def decode(self, pair: Any, point: Tensor, context: Context) -> Tensor:
         images: Tensor = pair.G.paint(pair.G.styles(point, context.label), held_noise(pair.G, context, point))
@@ -119,9 +126,11 @@ class StyleSpace(Space):
             ws: Tensor = pair.G.styles(z, context.label)
         return ws[:, 0].clone()
 
+    def styles(self, pair: Any, point: Tensor, context: Context) -> Tensor:
+        return point[:, None, :].expand(-1, pair.G.net.num_ws, -1)
+
     def decode(self, pair: Any, point: Tensor, context: Context) -> Tensor:
-        ws = point[:, None, :].expand(-1, pair.G.net.num_ws, -1)
-        images: Tensor = pair.G.paint(ws, held_noise(pair.G, context, point))
+        images: Tensor = pair.G.paint(self.styles(pair, point, context), held_noise(pair.G, context, point))
         return images
 
 
@@ -134,9 +143,8 @@ class LayerStyleSpace(StyleSpace):
             ws: Tensor = pair.G.styles(z, context.label)
         return ws.clone()
 
-    def decode(self, pair: Any, point: Tensor, context: Context) -> Tensor:
-        images: Tensor = pair.G.paint(point, held_noise(pair.G, context, point))
-        return images
+    def styles(self, pair: Any, point: Tensor, context: Context) -> Tensor:
+        return point
 
 
 @dataclass(frozen=True)
@@ -154,11 +162,15 @@ class NoiseSpace(Space):
             start = torch.cat(maps, 1).to(z).expand(len(z), -1)
         return torch.cat([z, drawn_noise(G, context.seed).to(z) if start is None else start], 1)
 
-    def decode(self, pair: Any, point: Tensor, context: Context) -> Tensor:
+    def styles(self, pair: Any, point: Tensor, context: Context) -> Tensor:
         z = point[:, : self.z_dim]
         if self.hold_z:
             z = (z if context.point0 is None else context.point0[:, : self.z_dim].to(z)).detach()
-        images: Tensor = pair.G.paint(pair.G.styles(z, context.label), point[:, self.z_dim :])
+        ws: Tensor = pair.G.styles(z, context.label)
+        return ws
+
+    def decode(self, pair: Any, point: Tensor, context: Context) -> Tensor:
+        images: Tensor = pair.G.paint(self.styles(pair, point, context), point[:, self.z_dim :])
         return images
 
 
@@ -166,9 +178,8 @@ def spaces(G: LatentG) -> dict[str, Space]:
     """Return the spaces of a generator by name, z first."""
     net = G.net
     law = FittedGaussian(lambda: w_moments(G))
-    plain = Space("z", (net.z_dim,)) if G.noise_mode != "random" or not G.noise_size else LatentSpace("z", (net.z_dim,))
     table: dict[str, Space] = {
-        "z": plain,
+        "z": LatentSpace("z", (net.z_dim,)),
         "w": StyleSpace("w", (net.w_dim,), law),
         "w+": LayerStyleSpace("w+", (net.num_ws, net.w_dim), law),
     }
