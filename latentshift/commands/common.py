@@ -110,7 +110,7 @@ model_options = options(
     click.option(
         "--factory",
         metavar="FILE.py:FUNCTION",
-        help="Your own code in place of --model: a function that returns (G, D) or a Pair. It is run.",
+        help="Your own code: a function that returns (G, D) or a Pair. It is run; --model FILE then gives the weights.",
     ),
     click.option("--z-size", metavar="N", help="The size of z for --factory, where it cannot be seen from G."),
     click.option(
@@ -252,7 +252,10 @@ def pair_of(
         from .factory import pair_of_factory
 
         refuse_options(mine, factory)
-        pair = pair_of_factory(factory, z_size, returns)
+        weights, d_weights = (Path(model) if model != DEFAULT_MODEL else None), None
+        if weights is not None and critic is not None and Path(critic).is_file():
+            d_weights, critic = Path(critic), None
+        pair = pair_of_factory(factory, z_size, returns, weights, d_weights)
         returns = None
     elif model.rpartition(":")[0].endswith(".py") or model.endswith(".py"):
         name = model if ":" in model else f"{model}:FUNCTION"
@@ -261,6 +264,14 @@ def pair_of(
             where="--model",
             way_out=f"--factory {name} runs it (a function that returns G and D).",
         )
+    elif own.get("trust_code") and Path(model).is_file() and _is_program(model):
+        from .factory import pair_of_programs
+
+        refuse_options(mine, model)
+        d_file = Path(critic) if critic is not None and Path(critic).is_file() and _is_program(critic) else None
+        critic = None if d_file is not None else critic
+        pair = pair_of_programs(Path(model), d_file, z_size, returns)
+        returns = None
     else:
         pair, critic = _with_critic(model, critic, mine)
     if critic is not None:
@@ -302,6 +313,12 @@ def _with_critic(model: str, critic: str | None, own: dict[str, Any]) -> tuple[P
         if theirs is not None and family_of(source) is theirs and not is_pair_folder(source):
             return resolve(model, critic=path, options=own), None
     return resolve(model, options=own), critic
+
+
+def _is_program(path: str) -> bool:
+    from ..files.programs import program_kind
+
+    return bool(program_kind(Path(path)))
 
 
 class Progress:

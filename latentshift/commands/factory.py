@@ -17,23 +17,68 @@ if TYPE_CHECKING:
 _WAY = "Write --factory FILE.py:FUNCTION, or --factory MODULE:FUNCTION."
 
 
-def pair_of_factory(reference: str, z_size: str | None = None, returns: str | None = None) -> Pair:
-    """Return the pair that a user's function makes: it returns (G, D), a Pair, or a G alone."""
-    import torch
+def pair_of_factory(
+    reference: str,
+    z_size: str | None = None,
+    returns: str | None = None,
+    weights: Path | None = None,
+    d_weights: Path | None = None,
+) -> Pair:
+    """Return the pair that a user's function makes: it returns (G, D), a Pair, or a G alone.
 
+    `weights` is a checkpoint of both (or of G, with D's in `d_weights`) that is loaded into what the function makes.
+    """
     from ..model import Pair
 
     made = _function(reference)()
     if isinstance(made, Pair):
+        if weights is not None:
+            raise RequestError(
+                f"{reference} returned a Pair, which has its weights", way_out="Return (G, D), or leave --model out."
+            )
         return made.replaced(source=made.source or reference, sha256=made.sha256 or weights_sha256(made.G, made.critic))
     G, D = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not callable(G):
         raise RequestError(
             f"{reference} returned {type(made).__name__}", way_out="Return (G, D), two modules or functions, or a Pair."
         )
+    if weights is not None:
+        _fill(G, D, weights, d_weights, reference)
+    return wrapped(G, D, reference, z_size, returns)
+
+
+def pair_of_programs(path: Path, critic: Path | None, z_size: str | None = None, returns: str | None = None) -> Pair:
+    """Return the pair of files that are programs (G, and D where it is given), which runs their code."""
+    from ..files.cache import known_sha256
+    from ..files.programs import run_program
+
+    D = run_program(critic) if critic is not None else None
+    pair = wrapped(run_program(path), D, str(path), z_size, returns)
+    return pair.replaced(name=path.stem, sha256=known_sha256(path))
+
+
+def _fill(G: Any, D: Any, weights: Path, d_weights: Path | None, reference: str) -> None:
+    import torch
+
+    from ..files.weights import load_weights, read_parts
+
+    if not isinstance(G, torch.nn.Module):
+        raise RequestError(f"{reference} returned a function, which takes no weights", way_out="Return modules.")
+    parts = read_parts(weights)
+    load_weights(G, parts, "G", str(weights))
+    if isinstance(D, torch.nn.Module):
+        load_weights(D, parts if d_weights is None else read_parts(d_weights), "D", str(d_weights or weights))
+
+
+def wrapped(G: Any, D: Any, reference: str, z_size: str | None, returns: str | None) -> Pair:
+    """Return the Pair of two callables, with z's size and the ranges found out where they are not given."""
+    import torch
+
+    from ..model import Pair
+
     for part in (G, D):  # made for this run alone: evaluation mode is what is meant
         if isinstance(part, torch.nn.Module):
-            part.eval()
+            part.eval().requires_grad_(False)
     if returns is None:
         returns = "probability" if _ends_in_sigmoid(D) else "logit"
     span = (0.0, 1.0) if _ends_in_sigmoid(G) else (-1.0, 1.0)
@@ -109,6 +154,15 @@ def _typed(text: str) -> tuple[int, ...]:
 
 def _guesses(G: Any) -> list[tuple[int, ...]]:
     import torch
+
+    from ..files.programs import Program
+
+    if isinstance(G, Program):  # its first weight tells, where it has any
+        first = next((p for p in G.call.parameters() if p.ndim in (2, 4)), None)  # type: ignore[attr-defined]
+        if first is None:
+            return []
+        size = first.shape[1] if first.ndim == 2 else first.shape[0]
+        return [(size,), (size, 1, 1)]
 
     for name in ("z_size", "z_dim", "latent_dim", "nz"):
         size = getattr(G, name, None)

@@ -13,7 +13,7 @@ from .common import Talk, general
 
 
 @click.command(short_help="download and check")
-@click.argument("reference", metavar="NAME|URL")
+@click.argument("reference", metavar="NAME|URL|hf://...")
 @click.option("--sha256", metavar="HEX", help="What the file must be.")
 @click.option("--size", type=int, metavar="BYTES", help="How large it must be.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Where to put it.  [default: the cache]")
@@ -28,16 +28,23 @@ def command(reference: str, sha256: str | None, size: int | None, out: Path | No
     Examples:
       latentshift fetch fashion32
     """
+    from ..errors import UsageError
     from ..files.cache import file_sha256
     from ..files.fetch import fetch
+    from ..files.hub import fetch_hub, is_hub
 
     talk = Talk(typed["quiet"], typed["as_json"])
-    if "://" not in reference:
+    address = _address(reference)
+    if is_hub(reference):
+        if sha256 is not None or size is not None or out is not None:
+            raise UsageError("--sha256, --size and --out are for addresses", way_out="The hub's own library checks its files.")
+        path = fetch_hub(reference, offline=offline)
+    elif address is None:
         path = _bundled(reference)
     else:
         bar = _Bar() if sys.stderr.isatty() and not talk.quiet else None
         try:
-            path = fetch(reference, out, sha256=sha256, size=size, offline=offline, progress=bar)
+            path = fetch(address, out, sha256=sha256, size=size, offline=offline, progress=bar)
         finally:
             if bar is not None:
                 bar.close()
@@ -46,6 +53,21 @@ def command(reference: str, sha256: str | None, size: int | None, out: Path | No
         click.echo(json.dumps({"path": str(path), "bytes": size, "sha256": digest}, indent=2))
     else:
         click.echo(str(path))
+
+
+def _address(reference: str) -> str | None:
+    """Return the address behind a reference: itself, or that of a published model; None for what is on this machine."""
+    if "://" in reference:
+        return reference
+    from .. import registry
+    from ..files.names import ALIASES
+
+    thing = registry.get("models", ALIASES.get(reference, reference))
+    url = getattr(thing, "url", None)
+    if url is None:
+        return None
+    print(f"note: {reference}: {thing.what}; licence: {thing.licence}", file=sys.stderr)
+    return str(url)
 
 
 def _bundled(name: str) -> Path:

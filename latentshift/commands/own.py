@@ -9,7 +9,7 @@ import click
 from ..errors import UsageError
 
 #: options of this file: `pair_of` takes them, the record of a run keeps them
-OWN_KEYS = ("trunc", "noise_mode", "translate", "rotate", "model_options")
+OWN_KEYS = ("trunc", "noise_mode", "translate", "rotate", "model_options", "trust_code")
 
 model_option = click.option(
     "--model-option",
@@ -29,6 +29,11 @@ own_options = (
     click.option("--translate", metavar="X,Y", help="Move the image of a StyleGAN3, in image widths."),
     click.option("--rotate", type=float, metavar="DEG", help="Turn the image of a StyleGAN3."),
     model_option,
+    click.option(
+        "--trust-code",
+        is_flag=True,
+        help="Run a model file that is a program (TorchScript, torch.export, a whole module). It can do all that you can.",
+    ),
 )
 
 

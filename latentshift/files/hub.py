@@ -34,12 +34,12 @@ def parse(reference: str) -> tuple[str, str | None, str]:
     >>> parse("hf://some/gan/G.pkl@v1")
     ('some/gan', 'v1', 'G.pkl')
     """
-    text = reference.partition("?")[0]
+    text = reference.partition("?")[0].rstrip("/") if reference != "hf://" else reference
     web = re.match(r"https://[^/]+/([\w.-]+/[\w.-]+)(?:/(?:blob|resolve|raw|tree)/([^/]+)(?:/(.+))?)?/?$", text)
     if web:
         return web[1], web[2], web[3] or ""
     m = _FORM.fullmatch(text)
-    file = (m["file"] or "").rstrip("/") if m else ""
+    file = m["file"] or "" if m else ""
     revision = m["revision"] if m else None
     if m and revision is None and "@" in file:  # the revision behind the file is what people type, too
         file, _, revision = file.rpartition("@")
