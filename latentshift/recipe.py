@@ -232,6 +232,57 @@ def _others() -> tuple[Recipe, ...]:
         ),
         ("polarity/magnet", "polarity", "uniform on the image manifold, rho 1", {"rho": 1.0}, "MaGNET (Humayun et al. 2022)"),
         ("best-of-n/20", "best-of-n", "the best of 20 draws by the critic", {"steps": 20}, "baseline at equal evaluations"),
+        ("random-search/80", "random-search", "the best of 80 draws", {"steps": 80}, "EvolGAN's baseline (paper 001 E)"),
+        (
+            "mala/50",
+            "mala",
+            "Metropolis-adjusted Langevin, 50 steps of 0.01",
+            {"steps": 50, "step_size": 0.01},
+            "DDLS (Che et al. 2020), adjusted as in REP-GAN (Wang et al. 2021)",
+        ),
+        (
+            "tarsier/13x6",
+            "tarsier",
+            "diagonal CMA, 13 generations of 6 from each start",
+            {"steps": 13, "population": 6},
+            "Tarsier (Roziere et al. 2021); started at z0 with a tenth of the prior's width, not at zero",
+        ),
+        (
+            "pair-mining/hard",
+            "pair-mining",
+            "the hardest partner, 300 steps of 0.03",
+            {"steps": 300, "step_size": 0.03, "eps": None},
+            "AdvLatGAN-div (paper 000, Eq. 8), the demonstration on CIFAR-10",
+        ),
+        (
+            "pair-mining/easy",
+            "pair-mining",
+            "the easiest partner, 300 steps of 0.03",
+            {"steps": 300, "step_size": 0.03, "eps": None, "form": "easy"},
+            "AdvLatGAN-div (paper 000, Eq. 8 inverted)",
+        ),
+        (
+            "truncation/0.7",
+            "truncation",
+            "psi = 0.7",
+            {"psi": 0.7},
+            "StyleGAN (Karras et al. 2019); BigGAN (Brock et al. 2019)",
+        ),
+        (
+            "ae-ot/2d",
+            "ae-ot",
+            "transport to given codes (codes=), angle 0.2, uniform mixing",
+            {"angle": 0.2},
+            "AE-OT (An et al. 2020), the 2-D demonstration",
+        ),
+        (
+            "ae-ot/images",
+            "ae-ot",
+            "transport to given codes (codes=), angle 0.7, weight 0.75",
+            {"angle": 0.7, "mix": 0.75},
+            "AE-OT (An et al. 2020), images",
+        ),
+        ("top-share/half", "top-share", "the better half by the critic", {"share": 0.5}, "rejection by a threshold"),
     )
     more = [Recipe(name=n, line=line, strategy=s, options=o, source=source) for n, s, line, o, source in rows]
     target = Recipe(
@@ -242,7 +293,24 @@ def _others() -> tuple[Recipe, ...]:
         space="image",
         source="DOT (Tanaka 2019), 2-D notebook",
     )
-    return (*evolgan, *more, target)
+    composed = [
+        Recipe(
+            name="refine-then-accept",
+            line="five short sign steps, then one of two accepted by OBRS; rejected seeds are drawn again",
+            options={"steps": 5, "eps": 0.1},
+            then=("obrs:budget=2",),
+            source="I-FGSM (AdvLatGAN-z) and OBRS (Verine et al. 2024)",
+        ),
+        Recipe(
+            name="pick-then-refine",
+            line="the best of four draws, then five short sign steps",
+            strategy="best-of-n",
+            options={"steps": 4},
+            then=("ifgsm:steps=5,eps=0.1",),
+            source="best-of-N and I-FGSM (AdvLatGAN-z)",
+        ),
+    ]
+    return (*evolgan, *more, *composed, target)
 
 
 AUTO = Recipe(

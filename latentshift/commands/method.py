@@ -35,7 +35,7 @@ method_options = options(
         shell_complete=known("strategies"),
         help="A method ('latentshift strategies') in place of the recipe's.",
     ),
-    click.option("--steps", type=int, help=_doc("steps")),
+    click.option("--steps", type=int, help=f"{_doc('steps')[:-1]}; for evolgan and best-of-n the budget b of evaluations."),
     click.option("--step-size", metavar="NUMBER", help=_doc("step_size")),
     click.option("--eps", metavar="NUMBER", help=_doc("eps")),
     click.option("--norm", type=click.Choice(["inf", "2"]), help=_doc("norm")),

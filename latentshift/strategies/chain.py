@@ -72,10 +72,12 @@ class Chain(Strategy):
     """Run strategies one after the other on each sample, and from a fresh draw again where the last one rejects it.
 
     Choose it to refine and then accept to a budget (`stages=[IFGSM(...), OBRS(steps=1)], tries=20`), or to pick and then
-    refine. Source: none; the parts have theirs. Cost: the sum of the stages', times at most `tries`.
+    refine; on the command line it is typed as `--strategy FIRST --then NEXT:KEY=VALUE`. Cost: the sum of the stages', times at
+    most `tries`.
     """
 
     name: ClassVar[str] = "chain"
+    source: ClassVar[str] = "none of its own: the stages have theirs"
 
     steps: int = -1  # those of all stages, times tries
     stages: tuple[Strategy, ...] = ()  # strategies in order

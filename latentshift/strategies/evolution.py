@@ -71,10 +71,11 @@ class EvolGAN(Search):
     """(1+1) or (1+lambda) evolution of each latent, batched over all samples; needs no gradient (EvolGAN).
 
     Choose it for critics that give no gradient (an image-quality measure, a service). With few steps in many dimensions it
-    stays near the start; in few dimensions it loses modes: look at the diversity. `rate` is our own definition, the paper's
-    exact one was not verified: each coordinate is redrawn from the prior with probability max(rate, 1/d), and one always is; 0
-    is the classical 1/d mutation, 1 a fresh draw. One public copy forces no change and averages parents (which shrinks the
-    latent's length); here a candidate always differs and always has prior coordinates. Cost: steps + 1 forward passes.
+    stays near the start; in few dimensions it loses modes: look at the diversity. `rate` (a in the paper's tables) is our own
+    definition, the authors' exact one was not verified: each coordinate is redrawn from the prior with probability
+    max(rate, 1/d), and one always is; 0 is the classical 1/d mutation, 1 a fresh draw. One public copy forces no change and
+    averages parents (which shrinks the latent's length); here a candidate always differs and always has prior coordinates.
+    Cost: steps + 1 forward passes.
     """
 
     name: ClassVar[str] = "evolgan"

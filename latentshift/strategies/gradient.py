@@ -43,7 +43,7 @@ class IFGSM(Strategy):
     """Iterated sign steps up the critic, inside a ball around the start (AdvLatGAN-z's I-FGSM; l_2: I-FGM).
 
     Choose it first: cheap, keeps each sample near its start and so the modes, needs a gradient. The score rises on nearly every
-    sample; whether the images get better is for a judge to say.
+    sample; whether the images get better is for a judge to say. Cost: one forward and backward pass per step.
     """
 
     name: ClassVar[str] = "ifgsm"
@@ -128,7 +128,7 @@ class MIFGSM(IFGSM):
     """I-FGSM with momentum on the l_1-normalised gradient (MI-FGSM).
 
     Choose it where plain steps stall in a noisy score. m <- mu m + g / |g|_1, step along sign(m). Overshoots where gradients
-    turn; harmed on 3 of 3 measured image pairs.
+    turn; harmed on 3 of 3 measured image pairs. Cost: one forward and backward pass per step.
     """
 
     name: ClassVar[str] = "mifgsm"
@@ -151,7 +151,7 @@ class PGD(IFGSM):
     """I-FGSM from a random start inside the ball (PGD).
 
     Choose it to compare with the papers, or for several different ends of one start. Spends radius on the start; equal or below
-    I-FGSM in the papers and on all measured pairs.
+    I-FGSM in the papers and on all measured pairs. Cost: one forward and backward pass per step.
     """
 
     name: ClassVar[str] = "pgd"

@@ -39,8 +39,8 @@ class MiningState(NamedTuple):
 class PairMining(IFGSM):
     """Find each sample's hardest partner: far in latent space, near in images (AdvLatGAN-div's mining); or its easiest.
 
-    Choose the hard form to measure collapse (the distribution of the least ratio), the easy form to spread samples. D is not
-    used. Source: paper 000, Eq. 8. Cost: steps + 1 forwards and steps backwards of G.
+    Choose it, in the hard form, to measure collapse (the distribution of the least ratio), the easy form to spread samples. D
+    is not used. Source: paper 000, Eq. 8. Cost: steps + 1 forwards and steps backwards of G.
     """
 
     name: ClassVar[str] = "pair-mining"
