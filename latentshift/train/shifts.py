@@ -110,13 +110,15 @@ class TowardsOther:
     code: it compares two batch means, so a row moves by eps / rows times its gradient, all rows the same way, and its eps is
     1. "row" is Eq. 10 as printed: each row by its own difference; its useful eps is near 1 / rows. `link` "logit" is the code
     (and the Wasserstein form); "bce" takes the scores of Eq. 10 for the plain loss, g1(t) = -softplus(-t) for real images and
-    g2(t) = -softplus(t) for generated ones. `clamp` is the image range, None for 2-D points.
+    g2(t) = -softplus(t) for generated ones. No component moves farther than `limit` (the published code's 1; None: no limit).
+    `clamp` is the image range, None for 2-D points.
     """
 
     eps: float = 1.0
     clamp: tuple[float, float] | None = (-1.0, 1.0)
     reduce: Literal["batch", "row"] = "batch"
     link: Literal["logit", "bce"] = "logit"
+    limit: float | None = 1.0
 
     def __post_init__(self) -> None:
         if self.reduce not in ("batch", "row") or self.link not in ("logit", "bce"):
@@ -137,7 +139,10 @@ class TowardsOther:
                 gf = self._towards(-sp(df), -sp(dx.detach()), f)
             else:
                 gx, gf = self._towards(dx, df.detach(), x), self._towards(df, dx.detach(), f)
-        return _within(x - self.eps * gx, self.clamp), _within(f - self.eps * gf, self.clamp)
+        dx, df = -self.eps * gx, -self.eps * gf
+        if self.limit is not None:
+            dx, df = dx.clamp(-self.limit, self.limit), df.clamp(-self.limit, self.limit)
+        return _within(x + dx, self.clamp), _within(f + df, self.clamp)
 
 
 def _within(x: Tensor, clamp: tuple[float, float] | None) -> Tensor:

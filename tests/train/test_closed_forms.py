@@ -116,6 +116,14 @@ def test_dat_row_form_and_its_batch_form() -> None:
     assert torch.allclose(batch - x, (-eps / m * (dx.mean() - df.mean()).sign() * w).expand(m, 3))
 
 
+def test_dat_moves_no_component_farther_than_its_limit() -> None:
+    D = Scores(linear([[30.0, -0.5]], [0.0]))
+    x, f = normal(4, 2), normal(4, 2, seed=1)
+    for limit, most in ((1.0, 1.0), (None, 30.0)):
+        moved, _ = TowardsOther(1.0, clamp=None, reduce="row", limit=limit)(D, x, f, None)
+        assert torch.allclose((moved - x).abs(), torch.tensor([most, 0.5], dtype=torch.float64).expand(4, 2))
+
+
 def test_dat_with_the_scores_of_eq_10() -> None:
     D, eps = Scores(linear(W, [0.2])), 0.1
     w = torch.tensor(W[0], dtype=torch.float64)
