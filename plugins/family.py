@@ -61,6 +61,16 @@ class Family:
 
     load = read
 
+    def describe(self, path: Path) -> dict[str, Any]:
+        """Return what `latentshift inspect` shows of a file; what keeps it from being a pair stands under `problem`."""
+        from .describe import describe
+
+        try:
+            loaded, sha256 = self.contents(path)
+        except RequestError as error:
+            return {"problem": str(error)}
+        return describe(loaded, self._options(), sha256)
+
     def _critic(self, tree: Any, where: str) -> tuple[Any, int | None, str]:
         raise NotImplementedError
 

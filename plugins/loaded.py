@@ -70,6 +70,10 @@ class Loaded:
             "notes": list(self.notes),
         }
 
+    def details(self) -> dict[str, Any]:
+        """Return what `latentshift inspect` shows beyond what all families have."""
+        return {}
+
     def with_notes(self, *notes: str) -> Loaded:
         """Return this with further notes."""
         return replace(self, notes=(*self.notes, *notes))

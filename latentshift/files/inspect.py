@@ -1,4 +1,4 @@
-"""What a file or folder holds, from its headers alone: no torch, no network built, nothing in it run."""
+"""What a file or folder holds, from its headers alone: no torch, no network run. Families read their own files."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def inspect_path(path: Path) -> dict[str, Any]:
     if path.suffix == ".safetensors" or head[8:9] == b"{":
         told = {"kind": "safetensors", "path": str(path), "bytes": size, **_tensors(path)}
         with contextlib.suppress(LatentshiftError):  # of no family, or of one that asks for more files
-            told |= {"family": (_family(path) or {}).get("family")}
+            told = {**(_family(path) or {}), **told}
         return told
     if head.startswith(b"\x93NUMPY"):
         return {"kind": "npy", "path": str(path), "bytes": size, "arrays": {path.stem: _npy(path)}}

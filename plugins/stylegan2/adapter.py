@@ -118,6 +118,22 @@ class StyleLoaded(Loaded):
 
     options: Options = field(default_factory=Options)
 
+    def details(self) -> dict[str, Any]:
+        """Return the sizes of w, what moves the image, and how rows meet in D."""
+        assert isinstance(self.G, LatentG)
+        net = self.G.net
+        told: dict[str, Any] = {
+            "w_size": net.w_dim,
+            "num_ws": net.num_ws,
+            "noise_maps": len(net.noise_shapes),
+            "truncation": net.w_avg is not None,
+        }
+        if isinstance(self.D, LabelledD):
+            c = self.D.net.config
+            group = {"group": c.group or "the whole batch", "channels": c.planes, "policy": self.D.net.grouping}
+            told["minibatch_std"] = group if c.planes else "none"
+        return told
+
     def pair(self, *, name: str, source: str = "", sha256: str = "", card: Mapping[str, Any] | None = None) -> Pair:
         """Return the Pair with its spaces z, w, w+ and, where there are noise maps, noise and z+noise."""
         assert isinstance(self.G, LatentG)
