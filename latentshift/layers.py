@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .errors import DamagedFileError, ShapeError
+from .operations import ChannelScale, Fire, ImageInput
 
 Entry = Mapping[str, Any]
 
@@ -150,17 +151,64 @@ OPERATIONS: dict[str, tuple[type[nn.Module], dict[str, tuple[type, ...]], tuple[
     "Reshape": (Reshape, {"shape": (list,)}, ("shape",)),
     "UpsampleBilinear": (UpsampleBilinear, {"scale_factor": _NUM}, ()),
     "UpsamplingNearest2d": (UpsamplingNearest2d, {"scale_factor": _NUM}, ()),
-    "MaxPool2d": (nn.MaxPool2d, {"kernel_size": _SIZE, "stride": _SIZE, "padding": _SIZE}, ("kernel_size",)),
+    "MaxPool2d": (
+        nn.MaxPool2d,
+        {"kernel_size": _SIZE, "stride": _SIZE, "padding": _SIZE, "ceil_mode": _BOOL},
+        ("kernel_size",),
+    ),
     "AvgPool2d": (nn.AvgPool2d, {"kernel_size": _SIZE, "stride": _SIZE, "padding": _SIZE}, ("kernel_size",)),
     "SpatialSum": (SpatialSum, {}, ()),
     "SpatialMean": (SpatialMean, {}, ()),
+    "Fire": (Fire, {"inputs": _INT, "squeeze": _INT, "expand": _INT}, ("inputs", "squeeze", "expand")),
+    "ImageInput": (
+        ImageInput,
+        {"size": _INT, "low": _NUM, "high": _NUM, "bgr": _BOOL, "mean": (list,), "std": _NUM},
+        ("size",),
+    ),
+    "ChannelScale": (ChannelScale, {"num_features": _INT}, ("num_features",)),
     "PixelShuffle": (nn.PixelShuffle, {"upscale_factor": _INT}, ("upscale_factor",)),
     "Embedding": (LabelJoin, {"num_embeddings": _INT, "embedding_dim": _INT}, ("num_embeddings", "embedding_dim")),
 }
 
 
+class Branches(nn.Module):
+    """A weighted sum of layer lists that all see the same input: sum over i of weights[i] branch_i(x), plus `bias`.
+
+    Not in `OPERATIONS`, for its entry has lists of entries: `{"op": "Branches", "branches": [[...], [...]], "weights": [...]}`.
+    """
+
+    def __init__(self, branches: Sequence[LayerNet], weights: Sequence[float], bias: float = 0.0) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(branches)
+        self.weights, self.bias = tuple(float(w) for w in weights), float(bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        total = torch.stack([w * part(x) for w, part in zip(self.weights, self.parts, strict=True)]).sum(0)
+        return total + self.bias
+
+
+def _branches(entry: Entry, where: str) -> Branches:
+    lists, weights, bias = entry.get("branches"), entry.get("weights"), entry.get("bias", 0.0)
+    numbers = isinstance(weights, list) and all(_finite(w) for w in weights) and _finite(bias)
+    if not (isinstance(lists, list) and numbers and isinstance(weights, list) and 0 < len(lists) == len(weights) <= 64):
+        raise DamagedFileError("Branches needs 1 to 64 layer lists and as many weights", where=where)
+    if not all(isinstance(b, list) and all(isinstance(e, Mapping) and e.get("op") != "Branches" for e in b) for b in lists):
+        raise DamagedFileError("a branch is a layer list without branches of its own", where=where)
+    meta = torch.get_default_device().type == "meta"
+    nets = [LayerNet(b, where=f"{where}.{i}", meta=meta) for i, b in enumerate(lists)]
+    if any(net.needs_label for net in nets):
+        raise DamagedFileError("a branch takes no labels", where=where)
+    return Branches(nets, weights, float(bias))
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def _module(entry: Entry, where: str) -> nn.Module:
     op = entry.get("op")
+    if op == "Branches":
+        return _branches(entry, where)
     if not isinstance(op, str) or op not in OPERATIONS:
         raise DamagedFileError(
             f"unknown operation {op!r} in a layer list", where=where, way_out=f"Known: {', '.join(OPERATIONS)}."

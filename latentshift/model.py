@@ -181,6 +181,7 @@ class Critic:
     differentiable: bool = True
     features_call: Callable[..., Any] | None = None
     classes: int | None = None  # how many labels it knows, where it says so
+    calibrated: bool = False  # its logit was fitted to held-out images
 
     def __post_init__(self) -> None:
         if self.returns not in RETURNS:
@@ -197,6 +198,8 @@ class Critic:
             flags |= Capability.LOGIT
         if self.features_call is not None:
             flags |= Capability.FEATURES
+        if self.calibrated:
+            flags |= Capability.CALIBRATED
         return flags
 
     def logit(self, images: Tensor, label: Tensor | None = None) -> Tensor:

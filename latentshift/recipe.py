@@ -327,8 +327,21 @@ AUTO = Recipe(
     ),
 )
 
+AUTO_REALS = Recipe(
+    name="auto/reals",
+    line="two short sign steps up an honest critic, all rows (what `auto` does once real images are given)",
+    options={"steps": 2, "step_size": 0.05, "eps": None, "support": "auto", "unit": "prior"},
+    source="AdvLatGAN-qua's D step with G frozen (paper 000 Alg. 1); I-FGSM, two steps",
+    evidence=(
+        "An honest critic, fitted to real images against raw and refined samples (a small head on a frozen network's features, "
+        "plus a small pixel network), climbed two steps: see docs/third-party.md. It needs a critic fitted to real images "
+        "(latentshift critic, or --reals); up another critic it has no evidence."
+    ),
+)
+
 BUILTIN: tuple[Recipe, ...] = (
     AUTO,
+    AUTO_REALS,
     Recipe(
         name="advlatgan-z/ball",
         line="Eq. 5 as written: sign steps inside a ball of 0.3, support kept",

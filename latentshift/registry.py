@@ -16,7 +16,7 @@ from typing import Any
 
 from .errors import LatentshiftWarning, UnknownNameError
 
-GROUPS = ("models", "strategies", "critics", "recipes", "features")
+GROUPS = ("models", "strategies", "critics", "recipes", "features", "trunks")
 
 
 @dataclass(frozen=True)

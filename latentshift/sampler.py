@@ -24,7 +24,8 @@ from .head import fit_head, wants_head
 from .landscape import Ledger
 from .model import Critic, Pair, check_finite
 from .objective import Realness, Term
-from .recipe import Recipe, get_recipe, stage_of
+from .recipe import AUTO_REALS, Recipe, get_recipe, stage_of
+from .registry import make_strategy
 from .space import Prior, Space
 from .strategies.base import REASONS, Stay, Strategy, options, strategy_name
 from .strategies.keep import compose
@@ -67,6 +68,7 @@ class Result:
     images0: Any = field(default=None, repr=False)
     accepted: Any = None
     by_seed: bool = True
+    honest: dict[str, Any] | None = field(default=None, repr=False)  # what the honest critic's card says, where one was fitted
 
     @property
     def gain(self) -> Any:
@@ -186,6 +188,8 @@ class Sampler:
         self.recipe = recipe if isinstance(recipe, Recipe) else get_recipe(recipe)
         self.strategy = strategy
         self.changes = changes
+        self._critic = critic
+        self._fit: tuple[Any, Any, Any] | None = None  # the last honest critic, and for what it was fitted
         self.objective = objective
         self.space_name = space
         self.settings = Settings(chunk=chunk, compact=compact, prepare=prepare)
@@ -260,18 +264,27 @@ class Sampler:
         trace: bool = False,
         before: bool = False,
         reals: Any = None,
+        honest: bool | None = None,
         progress: Any = None,
         **changes: Any,
     ) -> Result:
         """Return refined samples of latents `z` (rows, *shape) or of `seeds` (as StyleGAN's generate.py draws them).
 
         `labels` (rows,) for conditional pairs, else drawn from the seed. `trace` keeps all rows' scores at all steps, `before`
-        the unrefined images. `reals` are for methods that calibrate the critic: real images in the pair's range (n, C, H, W),
-        (images, labels) for a conditional critic, or the path of a set of images. `keep=SHARE` accepts a share of the samples
+        the unrefined images. With `reals` the recipe `auto` fits an honest critic to them (once) and climbs that, or leaves the
+        samples alone; `honest` True asks for it with any strategy, False never does. Else `reals` are for methods that
+        calibrate the critic. They are real images in the pair's range (n, C, H, W), (images, labels) for a conditional
+        critic, or the path of a set of images. `keep=SHARE` accepts a share of the samples
         and draws rejected ones again; with `drop=True` it only marks them (`Result.accepted`; `save` writes no pictures of
         them, `stream` leaves them out). `then=` names stages that follow. Raises LatentshiftError and its children for what a
         caller can cause.
         """
+        if reals is not None and self._wants_honest(honest, strategy, objective, z):
+            found = self._guided(reals, strategy, changes, z)
+            guide = Sampler(found.pair, recipe=found.recipe, objective=objective or self.objective, space=self.space_name)
+            guide.settings = self.settings
+            more: dict[str, Any] = {"trace": trace, "before": before, "progress": progress}
+            return dataclasses.replace(guide.refine(z, seeds=seeds, labels=labels, **more), honest=found.honest)
         point, numbers, label, pair = self._start(z, seeds, labels)
         built, recipe = self.plan(strategy, **changes)
         goal = objective or self.objective or (Realness(link=recipe["link"]) if "link" in recipe else Realness())
@@ -287,6 +300,33 @@ class Sampler:
         return self._result(
             run, point, z, numbers, label if label is not None else engine.labels_of(numbers), recipe, seeds, pair
         )
+
+    def _wants_honest(self, honest: bool | None, strategy: Any, objective: Any, z: Any) -> bool:
+        """Whether real images mean an honest critic: asked for, or the plain recipe `auto` on images."""
+        if honest is not None:
+            return honest
+        plain = self.recipe.name == "auto" and not (strategy or self.strategy or objective or self.objective or self._critic)
+        return plain and len(self._pair_for(z).image_shape or ()) == 3
+
+    def _guided(self, reals: Any, strategy: Any, changes: dict[str, Any], z: Any) -> Any:
+        """Return the pair with its honest critic and the recipe that climbs it; the last fit is kept."""
+        from .train.auto import guided  # a look upward, as `Result.report` is
+
+        pair = self._pair_for(z)
+        changes = {**self.changes, **changes}
+        chosen = strategy if strategy is not None else self.strategy
+        if isinstance(chosen, Strategy):
+            raise UsageError(
+                "honest= needs a strategy by name", way_out="Fit a critic with latentshift.train.honest.fit_critic."
+            )
+        plain = chosen is None and self.recipe.name == "auto"
+        base = AUTO_REALS if plain else self.recipe
+        recipe = base.changed(strategy=chosen, **changes)
+        key = (id(reals), recipe)
+        if self._fit is None or self._fit[0] != key:
+            use = None if recipe is AUTO_REALS else make_strategy(recipe.strategy, **recipe.options)
+            self._fit = (key, guided(pair, reals, recipe, strategy=use), reals)
+        return self._fit[1]
 
     def _result(
         self, run: Run, point: Tensor, z: Latents | None, seeds: list[int], label: Any, recipe: Any, given: Any, pair: Pair

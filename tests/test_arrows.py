@@ -10,6 +10,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 #: rooms from the bottom up; a room may import its own level and those below
 LEVELS = [
     {"errors", "noise", "lazy", "calibration", "seeds", "mersenne"},
+    {"operations"},
     {"space", "layers", "hidden"},
     {"model", "objective"},
     {"landscape"},

@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "top": ("top", "the best samples over all shards"),
     "evaluate": ("evaluate", "raw against refined, or any two sets of images"),
     "stats": ("stats", "statistics of real images, made once"),
+    "critic": ("critic", "fit an honest critic to real images, for a frozen G"),
     "report": ("report", "make the page of a run again from its record"),
     "inspect": ("inspect", "what a file holds; no network is built"),
     "convert": ("convert", "any readable model to a pair folder"),

@@ -25,6 +25,7 @@ from .common import (
     work_options,
 )
 from .dry import dry, plan_line
+from .honest import honest_options, wants_critic, with_critic
 from .keep import keep_options
 from .method import method_options, recipe_of
 from .reals import reals_of, reals_options
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 @method_options
 @keep_options
 @reals_options
+@honest_options
 @work_options
 @click.option(
     "--outdir", type=click.Path(path_type=Path), help="Where to write.  [default: the next latentshift-out/NNNNN-...]"
@@ -62,7 +64,8 @@ if TYPE_CHECKING:
 def command(**typed: Any) -> None:
     """Refine samples of a model and write pictures, latents and a record of the run.
 
-    Without real images nothing here is verified: a rising score of D is no proof of better images.
+    With --reals an honest critic is fitted to them and climbed, or the samples are left alone. Without real images nothing is
+    verified: a rising score of D is no proof of better images.
 
     \b
     Examples:
@@ -128,6 +131,7 @@ _KEPT = (
         "drop",
         "calibration",
         "reals",
+        "honest",
     ),
     *("device", "chunk", "save_before", "tiles", "no_metadata", "gif", "no_report"),
     *KEPT,
@@ -201,15 +205,21 @@ def _work(
     z0, numbers, labels, names = _start(typed, pair, seeds, space)
     request = {k: str(typed[k]) if isinstance(typed[k], Path) else typed[k] for k in _KEPT}
     chunk = typed["chunk"] or record.get("chunk_asked")
+    told: dict[str, Any] | None = None
+    fits = wants_critic(typed, pair)
+    reals = reals_of(typed["reals"], pair, talk) if fits else None
+    if reals is not None:
+        if resume is not None:
+            refuse_changes(record, {"reals_sha256": reals.sha256}, resume)  # before anything is fitted
+        pair, recipe, told = with_critic(typed, pair, recipe, reals, talk)
     strategy = recipe.build()
-    reals = None
-    if typed["reals"] is not None:
+    if typed["reals"] is not None and not fits:
         if not strategy.reads_reals:
             raise RequestError(f"'{recipe.strategy}' has no use for real images", where="--reals", way_out="Leave --reals out.")
         reals = reals_of(typed["reals"], pair, talk)
         if resume is not None:
             refuse_changes(record, {"reals_sha256": reals.sha256}, resume)  # before anything is fitted
-    given = None if reals is None else reals.for_critic(pair)
+    given = None if reals is None or fits else reals.for_critic(pair)
     if given is not None and wants_head(strategy):
         head = fit_head(pair, given)
         talk.note(f"note: a head on D's features was fitted: AUC {head.auc:.3f} on rows held out (Z {head.z:+.1f})")
@@ -262,6 +272,7 @@ def _work(
             todo = [i for i in todo if i not in done]
             talk.note(f"going on with {folder}: {len(done)} of {len(numbers)} samples are there")
         recorder.more["reals_sha256"] = reals and reals.sha256
+        recorder.more["honest"] = told
         recorder.begin(chunk_asked=chunk or engine.run_.chunk)
         talk.note(plan_line(pair, len(todo), recipe, engine))
         _refine_into(folder, recorder, engine, z0, numbers, labels, todo, talk, caught, typed)

@@ -27,8 +27,12 @@ def close(talk: Talk, folder: Path, record: Mapping[str, Any], files: list[str])
     talk.fact(f"samples   {rose}" + (f"; {left} were left alone, good enough by their score" if left else ""))
     if "acceptance" in record:
         talk.fact(f"accepted  {_accepted(record)}")
-    why = "the real images calibrated it" if record.get("reals_sha256") else "no real images were given"
-    talk.fact(f"judge     the critic that was climbed; unverified: {why}")
+    if honest := record.get("honest"):
+        talk.fact(f"critic    honest ({honest['verdict']}): on held-out real images AUC {honest['auc_raw']:.2f} against raw")
+        talk.fact(f"          samples, {honest['auc_refined']:.2f} against refined ones ('latentshift evaluate' judges)")
+    else:
+        why = "the real images calibrated it" if record.get("reals_sha256") else "no real images were given"
+        talk.fact(f"judge     the critic that was climbed; unverified: {why}")
     rate = f" ({record['rows'] / seconds:.3g} samples/s)" if seconds else ""
     passes = f"{ledger['g_forward']} passes of G, {ledger['d_forward']} of D, {ledger['g_backward']} backward"
     talk.fact(f"cost      {passes}; {seconds:.1f} s{rate}")
@@ -49,6 +53,8 @@ def _accepted(record: Mapping[str, Any]) -> str:
 
 
 def _try(record: Mapping[str, Any]) -> str:
+    if record.get("honest"):
+        return "a judge that no critic used is the evidence: latentshift evaluate"
     if record["gain"] <= 0:
         return "the mean did not rise: try --recipe advlatgan-z/ball"
     if record["recipe"].get("lower_share"):

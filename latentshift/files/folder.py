@@ -161,6 +161,8 @@ def read_pair(folder: str | Path, options: Mapping[str, Any] | None = None) -> P
 def _critic(card: Mapping[str, Any], where: str, D: LayerNet | None, image_shape: tuple[int, ...]) -> Critic | None:
     if D is None:
         return None
+    if trunk := card.get("critic", {}).get("trunk"):
+        return _on_trunk(card, str(trunk), D, image_shape)
     returns = _field(card, where, "critic", "returns", kind=str)
     real_is = card["critic"].get("real_is", "high")
     if returns not in RETURNS or real_is not in ("high", "low"):
@@ -170,7 +172,15 @@ def _critic(card: Mapping[str, Any], where: str, D: LayerNet | None, image_shape
         raise DamagedFileError(f"D gives {out} for an image of {image_shape}, not one number", where=where)
     if returns == "probability" and D.entries[-1]["op"] == "Sigmoid":
         D, returns = D.without_last("Sigmoid"), "logit"
-    return Critic(D, "D", returns, real_is, D.needs_label)
+    return Critic(D, "D", returns, real_is, D.needs_label, calibrated=card["critic"].get("calibrated") is True)
+
+
+def _on_trunk(card: Mapping[str, Any], name: str, head: LayerNet, image_shape: tuple[int, ...]) -> Critic:
+    """Return a critic whose frozen network comes from a plug-in: the folder holds its head alone."""
+    from .. import registry
+
+    trunk = registry.get("trunks", name).build(max(image_shape[1:]), tuple(card["image"].get("range", (-1, 1))))
+    return Critic(torch.nn.Sequential(trunk, head).eval().requires_grad_(False), "D", "critic")
 
 
 def read_critic(folder: str | Path) -> Critic:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import DamagedFileError, RequestError
+from ..operations import Fire
 from .features import Extracted, Features, Network, bilinear, extract, pixels, to_size
 
 __all__ = [
@@ -31,20 +32,6 @@ __all__ = [
     "load_network",
     "pixels",
 ]
-
-
-class Fire(nn.Module):
-    """Squeeze to `squeeze` channels, expand to 2 x `expand` (1x1 beside 3x3)."""
-
-    def __init__(self, inputs: int, squeeze: int, expand: int) -> None:
-        super().__init__()
-        self.squeeze = nn.Conv2d(inputs, squeeze, 1)
-        self.expand1 = nn.Conv2d(squeeze, expand, 1)
-        self.expand3 = nn.Conv2d(squeeze, expand, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        s = F.relu(self.squeeze(x))
-        return torch.cat([F.relu(self.expand1(s)), F.relu(self.expand3(s))], 1)
 
 
 class SqueezeNet(nn.Module):

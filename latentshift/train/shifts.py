@@ -63,13 +63,14 @@ def moved(
     G: Callable[..., Tensor],
     D: Callable[..., Tensor] | None,
     stats: Literal["batch", "running"] = "batch",
+    space: Space | None = None,
 ) -> Tensor:
     """Return `z` (rows, *shape) after a strategy of the library on the live networks, without a trace and without a graph."""
     z = z.detach()
     pair = Pair(
         G,
         None if D is None else Critic(D, labels=label is not None),
-        Space("z", tuple(z.shape[1:])),
+        space or Space("z", tuple(z.shape[1:])),
         name="the pair in training",
         classes=None if label is None else int(label.max()) + 1,
     )
@@ -97,9 +98,10 @@ class Climb:
 
     strategy: Strategy
     stats: Literal["batch", "running"] = "batch"
+    space: Space | None = None  # the latents' space with its prior; None: normal
 
     def __call__(self, z: Tensor, label: Tensor | None, G: Callable[..., Tensor], D: Callable[..., Tensor]) -> Tensor:
-        return moved(self.strategy, z, label, G, D, self.stats)
+        return moved(self.strategy, z, label, G, D, self.stats, self.space)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 #: commands that other branches register bring tests of their own for examples that need files
 NEED_FILES = {"report": "a run", "inspect": "a pair", **dict.fromkeys(("status", "verify", "top"), "a run in shards")}
 NEED_FILES |= {"evaluate": "a run", "stats": "pictures"}
+NEED_FILES["critic"] = "real images"
 QUICK = [["--help"], ["--version"], ["models"], ["strategies"], ["critics"], ["recipes"], ["plugins"], ["completion", "bash"]]
 
 
@@ -47,6 +48,22 @@ def test_examples_run(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert status == 0, capsys.readouterr().err
 
 
+def save_photos(path: Path, rows: int = 260) -> None:
+    """Write what stands for real images of the bundled pair: samples of it with a little noise."""
+    import numpy as np
+    import torch
+
+    from latentshift import load
+    from latentshift.files.pictures import to_bytes
+    from latentshift.noise import latents
+
+    pair = load("fashion32")
+    with torch.no_grad():
+        x = pair.generate(torch.from_numpy(latents(range(5000, 5000 + rows), pair.space.shape, pair.space.prior)))
+    noise = 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    np.savez(path, images=to_bytes(x + noise))
+
+
 def test_examples_that_need_files_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -61,6 +78,7 @@ def test_examples_that_need_files_run(
     (tmp_path / "photos").mkdir()
     for picture in (tmp_path / "latentshift-out").rglob("seed*.png"):
         (tmp_path / "photos" / picture.name).symlink_to(picture)
+    save_photos(tmp_path / "photos.npz")
     lines = [line for name in NEED_FILES for line in examples(name)]
     assert len(lines) >= 5
     for line in lines:

@@ -1,0 +1,62 @@
+"""`refine --reals DATA`: an honest critic is fitted once, kept, and climbed, where the recipe is `auto` or it is asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import RequestError, UsageError
+from .common import Talk, options
+
+if TYPE_CHECKING:
+    from ..files.reals import Reals
+    from ..model import Pair
+    from ..recipe import Recipe
+
+honest_options = options(
+    click.option(
+        "--honest/--no-honest",
+        default=None,
+        help="Fit an honest critic to --reals and climb it.  [default: with the recipe auto and the model's own critic]",
+    ),
+)
+
+
+def wants_critic(typed: dict[str, Any], pair: Pair) -> bool:
+    """Whether an honest critic is to be fitted; refuses what contradicts itself."""
+    asked = typed["honest"]
+    if asked and typed["reals"] is None:
+        raise UsageError("an honest critic is fitted to real images", where="--honest", way_out="Give --reals DATA.")
+    if asked and typed["critic"] is not None:
+        raise UsageError("--honest and --critic both name the critic", way_out="Give one of them.")
+    images = len(pair.image_shape or ()) == 3
+    if asked and not images:
+        raise RequestError(f"{pair.name!r} makes no images: an honest critic is fitted to images", where="--honest")
+    if asked is not None:
+        return bool(asked)
+    plain = typed["recipe"] == "auto" and typed["strategy"] is None and typed["critic"] is None
+    return plain and images and typed["reals"] is not None
+
+
+def with_critic(
+    typed: dict[str, Any], pair: Pair, recipe: Recipe, reals: Reals, talk: Talk
+) -> tuple[Pair, Recipe, dict[str, Any] | None]:
+    """Return the pair with its honest critic, the recipe that climbs it, and what the record says of it."""
+    from ..recipe import AUTO_REALS
+    from ..registry import make_strategy
+    from ..train.auto import guided
+    from .method import recipe_of
+
+    strategy = None
+    if typed["recipe"] == "auto" and typed["strategy"] is None:
+        recipe = recipe_of({**typed, "recipe": AUTO_REALS.name})
+        recipe = AUTO_REALS if recipe == AUTO_REALS else recipe
+    if recipe is not AUTO_REALS:
+        strategy = make_strategy(recipe.strategy, **recipe.options)
+    found = guided(pair, reals, recipe, strategy=strategy, report=talk.note)
+    talk.note(f"honest critic: {found.told}")
+    told = found.honest
+    if told is not None:
+        told = {k: v for k, v in told.items() if k != "parts"}
+    return found.pair, found.recipe, told
