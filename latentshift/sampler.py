@@ -162,6 +162,7 @@ class Sampler:
         chunk: int | None = None,
         compact: bool = True,
         prepare: bool = True,
+        precision: str = "fp32",
         z_size: int | tuple[int, ...] | None = None,
         prior: Prior | None = None,
         classes: int | None = None,
@@ -192,7 +193,7 @@ class Sampler:
         self._fit: tuple[Any, Any, Any] | None = None  # the last honest critic, and for what it was fitted
         self.objective = objective
         self.space_name = space
-        self.settings = Settings(chunk=chunk, compact=compact, prepare=prepare)
+        self.settings = Settings(chunk=chunk, compact=compact, prepare=prepare, precision=precision)
         if chunk is not None and chunk < 1:
             raise UsageError(f"chunk is at least 1, not {chunk}")
 

@@ -18,7 +18,7 @@ LEVELS = [
     {"engine"},
     {"recipe", "registry", "files", "critics", "head"},
     {"sampler", "shards"},
-    {"metrics", "train"},
+    {"metrics", "train", "bench"},
     {"report", "doctor"},
     {"commands", "__main__"},
     {"testing"},

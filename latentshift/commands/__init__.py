@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "strategies": ("listing", "the methods, one line each; options, cost, source"),
     "critics": ("listing", "the critics, one line each"),
     "recipes": ("listing", "named settings, one line each; a card"),
+    "bench": ("bench", "measure a step beside the published-style loop on this machine"),
     "plugins": ("plugins", "what is installed and what it adds"),
     "completion": ("completion", "the completion script of bash, zsh or fish"),
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -36,18 +35,11 @@ def dry(
     names: list[str],
     typed: dict[str, Any],
 ) -> None:
-    """Print plan, files and an estimate from one small chunk with one step and with two."""
-    from ..engine.run import Engine as Again  # the type's name is taken
+    """Print plan, files and an estimate from two steps at the real chunk size."""
+    from ..engine.estimate import estimate
 
-    rows = min(8, len(numbers))
-    took = []
-    inner = engine.strategy
-    for _ in range(2):
-        trial = Again(inner, pair, objective=engine.objective, space=engine.space, settings=engine.settings, fitted=inner)
-        before = time.perf_counter()
-        trial.run(z0[:rows], numbers[:rows], None if labels is None else labels[:rows], images0=True)
-        took.append(time.perf_counter() - before)
-    seconds = min(took) / rows * len(numbers)
+    told = estimate(engine, z0, numbers, labels)
+    seconds = told.seconds
     cost = engine.strategy.cost()
     files = [f"{names[0]}.png … {names[-1]}.png", "latents.npz", "samples.jsonl", "run.json", "grid.png"]
     files += [] if typed["no_report"] else ["report.html"]
@@ -69,5 +61,5 @@ def dry(
         f"cost per sample: {least}{cost.g_forward:g} passes of G, {cost.d_forward:g} of D, {cost.g_backward:g} backward, "
         "and the images before and after"
     )
-    talk.fact(f"about {seconds:.1f} s on {pair.device} (from {rows} samples)")
+    talk.fact(f"{told.line()}, on {pair.device}; writing comes on top")
     talk.fact(f"would write {', '.join(files)}")

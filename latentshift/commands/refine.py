@@ -30,6 +30,7 @@ from .keep import keep_options
 from .method import method_options, recipe_of
 from .reals import reals_of, reals_options
 from .sharded import KEPT, record_at, refine_sharded, shard_options, wanted
+from .speed import speed_options
 from .start import space_of, start_file
 from .summary import close
 
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 @reals_options
 @honest_options
 @work_options
+@speed_options
 @click.option(
     "--outdir", type=click.Path(path_type=Path), help="Where to write.  [default: the next latentshift-out/NNNNN-...]"
 )
@@ -135,6 +137,7 @@ _KEPT = (
     ),
     *("device", "chunk", "save_before", "tiles", "no_metadata", "gif", "no_report"),
     *KEPT,
+    "precision",
 )
 
 
@@ -229,7 +232,7 @@ def _work(
         pair,
         objective=recipe.objective(),
         space=space,
-        settings=Settings(chunk=chunk, images=False),
+        settings=Settings(chunk=chunk, images=False, precision=typed["precision"] or "fp32"),
         reals=given,
     )
     if labels is None:

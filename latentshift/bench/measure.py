@@ -1,0 +1,180 @@
+"""Paired rounds of process CPU time, one thread: every variant once a round, ratios within the round, medians with spread."""
+
+from __future__ import annotations
+
+import math
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..engine.precision import networks as forms
+from ..engine.run import Settings
+from ..landscape import Landscape
+from ..model import Pair
+from ..noise import Draw
+from ..space import Context
+from ..strategies.gradient import IFGSM
+from . import pairs
+
+Step = Callable[[Tensor], tuple[Tensor, Tensor]]
+STEP = 0.05  # the published step of the STL-10 configuration
+EDGE = 1024  # of the product that stands for the floor
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant at one number of rows. Times in seconds a step of the whole batch; ratios are published-style / this."""
+
+    pair: str
+    rows: int
+    variant: str
+    seconds: float
+    ratio: float
+    low: float
+    high: float
+    floor: float  # share of the rate of a product in the same precision, timed in the same rounds
+    gain: float  # score gained after `steps` sign steps, read in float32
+    gain_error: float  # standard error over rows
+    signs: float  # share of gradient signs at the first step that agree with the published-style form's
+    steps: int
+    memory_mb: float  # peak of the process so far
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the row as JSON has it."""
+        return {k: (float(f"{v:.5g}") if isinstance(v, float) else v) for k, v in vars(self).items()}
+
+
+def published(nets: pairs.Networks, z: Tensor) -> tuple[Tensor, Tensor]:
+    """One step of the published loop: every weight asks for a gradient, `backward` computes them all, and they are dropped."""
+    q = z.detach().clone().requires_grad_(True)
+    score = nets.D(nets.G(q))
+    score.sum().backward()
+    for net in (nets.G, nets.D):
+        net.zero_grad(set_to_none=False)  # as it was when the loop was published; it matters for one row of pair A alone
+    assert q.grad is not None
+    return score.detach()[:, 0], q.grad
+
+
+def careful(nets: pairs.Networks) -> Step:
+    """A good eager loop: frozen weights, the gradient of z alone."""
+    from ..model import frozen_copy
+
+    G, D = frozen_copy(nets.G), frozen_copy(nets.D)
+
+    def step(z: Tensor) -> tuple[Tensor, Tensor]:
+        q = z.detach().clone().requires_grad_(True)
+        score = D(G(q))
+        return score.detach()[:, 0], torch.autograd.grad(score.sum(), q)[0]
+
+    return step
+
+
+def own(pair: Pair, z: Tensor) -> Step:
+    """The engine's step of I-FGSM: what `Engine.run` calls for each chunk, update included."""
+    climb = IFGSM(steps=20, eps=None, step_size=STEP, support="free")
+    seed = torch.arange(len(z))
+    land = Landscape(pair, Context(seed=seed, point0=z))
+    draw = Draw(seed)
+    start = climb.init(z, land, draw)
+
+    def step(q: Tensor) -> tuple[Tensor, Tensor]:
+        state, info = climb.step(start._replace(point=q), 0, land, draw)
+        return info.value, state.point - q
+
+    return step
+
+
+def climbed(step: Step, z: Tensor, steps: int) -> Tensor:
+    """Return z after sign steps."""
+    for _ in range(steps):
+        z = z + STEP * step(z)[1].sign()
+    return z
+
+
+def _start(rows: int) -> Tensor:
+    return torch.randn(rows, pairs.Z, generator=torch.Generator().manual_seed(1))
+
+
+def compare(
+    nets: pairs.Networks,
+    batches: tuple[int, ...],
+    *,
+    rounds: int = 7,
+    steps: int = 20,
+    bf16: bool = True,
+    say: Callable[[str], None] = lambda line: None,
+) -> list[Row]:
+    """Measure all variants of a pair at several numbers of rows; the gain is that of the first 16 rows, which are the same."""
+    pair = Pair.wrap(nets.G, nets.D, z_size=pairs.Z, name=nets.name)
+    made = {"engine fp32": forms(pair, Settings()).moving}
+    if bf16:
+        made["engine bf16"] = forms(pair, Settings(precision="bf16")).moving
+
+    def variants(z: Tensor) -> dict[str, Step]:
+        mine = {name: own(form, z) for name, form in made.items()}
+        return {"published-style loop": lambda q: published(nets, q), "eager, z alone": careful(nets), **mine}
+
+    few = _start(16)
+    quality = _gains(nets, variants(few), few, steps) if steps else {}
+    out = []
+    for rows in batches:
+        z = _start(rows)
+        steppers = variants(z)
+        seen = {name: step(z)[1].sign() for name, step in steppers.items()}  # also the warm-up
+        times, floors = _rounds(steppers, z, rounds, max(1, 4 // rows))
+        for name, took in times.items():
+            ratios = [a / b for a, b in zip(times["published-style loop"], took, strict=True)]
+            floor = floors["bf16" if "bf16" in name else "fp32"]
+            share = [2 * nets.macs * rows / EDGE**3 * f / t for f, t in zip(floor, took, strict=True)]
+            agree = float((seen[name] == seen["published-style loop"]).float().mean())
+            row = Row(
+                nets.name, rows, name, statistics.median(took), statistics.median(ratios), min(ratios), max(ratios),
+                statistics.median(share), *quality.get(name, (math.nan, math.nan)), agree, steps,
+                resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            )  # fmt: skip
+            out.append(row)
+            say(
+                f"{row.pair} {rows:4d} rows  {name:20s} {1e3 * row.seconds:9.1f} ms  x{row.ratio:.2f} "
+                f"[{row.low:.2f} .. {row.high:.2f}]  floor {row.floor:.2f}  gain {row.gain:.4g}  signs {agree:.3f}"
+            )
+    return out
+
+
+def _rounds(
+    variants: dict[str, Step], z: Tensor, rounds: int, repeat: int
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    products = {"fp32": torch.ones(EDGE, EDGE), "bf16": torch.ones(EDGE, EDGE, dtype=torch.bfloat16)}
+    times: dict[str, list[float]] = {name: [] for name in variants}
+    floors: dict[str, list[float]] = {name: [] for name in products}
+    for x in products.values():
+        x @ x
+    for _ in range(rounds):
+        for name, step in variants.items():
+            before = time.process_time()
+            for _ in range(repeat):
+                step(z)
+            times[name].append((time.process_time() - before) / repeat)
+        for name, x in products.items():
+            before = time.process_time()
+            x @ x
+            floors[name].append(time.process_time() - before)
+    return times, floors
+
+
+def _gains(nets: pairs.Networks, steppers: dict[str, Step], z: Tensor, steps: int) -> dict[str, tuple[float, float]]:
+    """Return each variant's mean gain of the score after sign steps and its standard error, both ends read in float32."""
+    out = {}
+    with torch.no_grad():
+        before = nets.D(nets.G(z))
+    for name, step in steppers.items():
+        end = climbed(step, z, steps)
+        with torch.no_grad():
+            gain = (nets.D(nets.G(end)) - before)[:, 0].double()
+        out[name] = (float(gain.mean()), float(gain.std() / len(z) ** 0.5))
+    return out
