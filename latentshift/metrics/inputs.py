@@ -142,6 +142,12 @@ def of_run(folder: Path, load: Callable[[dict[str, Any]], Pair], *, raw: bool = 
 
     `load(record)` gives that model. Raises RequestError for a run of points, FileError for pictures that are missing.
     """
+    if not (folder / "samples.jsonl").is_file():
+        raise RequestError(
+            "this run holds no pictures of its own (it was cut, or is in shards)",
+            where=str(folder),
+            way_out="Go on with it, or give the folder of its pictures.",
+        )
     try:
         record = json.loads((folder / "run.json").read_text("utf-8"))
         samples = [json.loads(line) for line in (folder / "samples.jsonl").read_text("utf-8").splitlines()]

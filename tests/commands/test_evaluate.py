@@ -233,3 +233,10 @@ def test_a_run_that_lost_pictures_is_refused(out: Path, capsys: pytest.CaptureFi
     (folder / "seed0007.png").unlink()
     error = told(capsys, "evaluate", str(folder), "--reals", "fashion32-judge", status=4)["error"]
     assert "1 of 40 pictures of this run are gone, the first is seed0007.png" in error
+
+
+def test_a_run_without_pictures_of_its_own_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
+    error = told(capsys, "evaluate", "run", "--reals", "fashion32-judge", status=3)["error"]
+    assert "it was cut, or is in shards" in error
