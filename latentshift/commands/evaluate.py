@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import Interrupted, RequestError, UsageError
-from .common import MODEL_KEYS, Talk, general, options, pair_of, seeds_of
+from .common import MODEL_KEYS, Talk, device_of, general, options, pair_of, seeds_of
 
 if TYPE_CHECKING:
     from ..metrics.evaluation import Evaluation
@@ -124,7 +124,8 @@ def evaluate(typed: dict[str, Any], groups: list[str] | None, talk: Talk) -> tup
     began = time.perf_counter()
     network = network_of(typed["features"], typed["reals"])
     left, right = inputs_of(typed, talk)
-    store = Store(network, None) if typed["no_cache"] else Store.default(network)
+    device = str(device_of(typed["device"]))
+    store = Store(network, None, device) if typed["no_cache"] else Store.default(network, device)
     steps = Steps(talk)
     if typed["reals"] is None:
         if right is None:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from ..errors import Interrupted, UsageError
-from .common import Talk, general
+from .common import Talk, device_of, general
 from .evaluate import NO_FEATURES, Steps, feature_options, images_of
 
 
@@ -42,7 +42,8 @@ def command(**typed: Any) -> None:
     from ..metrics.store import Store, save_statistics
 
     network = load_extractor(typed["features"])
-    store = Store(network, None) if typed["no_cache"] else Store.default(network)
+    device = str(device_of(typed["device"]))
+    store = Store(network, None, device) if typed["no_cache"] else Store.default(network, device)
     images = images_of(typed["data"], typed)
     for note in images.notes:
         talk.note(f"note: {images.name}: {note}")

@@ -18,7 +18,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import RequestError, ShapeError, UnknownNameError
+from ..errors import UnknownNameError
 from .arrays import Array, ArrayLike
 from .evaluation import Change, Evaluation, Row, Side, metric_name
 from .features import Features
@@ -26,6 +26,7 @@ from .floors import Floor
 from .judge import Judge
 from .measures import FAMILIES, GROUPS, Measured, Setting, floors_of, needs_features
 from .moves import moves_of
+from .pairing import aligned, check_sizes
 from .sample import Ints, Reference, Sample
 from .stats import holm
 
@@ -63,8 +64,8 @@ def evaluate(
     left = a if isinstance(a, Sample) else Sample.of(a, network, name="a")
     right = None if b is None else b if isinstance(b, Sample) else Sample.of(b, network, name="b")
     reference = Reference.of(reals, network)
-    left, right, together, notes = _aligned(left, right, paired)
-    _check(left, right, reference)
+    left, right, together, notes = aligned(left, right, paired)
+    check_sizes(left, right, reference)
     wanted = tuple(groups or GROUPS)
     for group in wanted:
         if group not in GROUPS:
@@ -84,45 +85,6 @@ def evaluate(
     names = (left.name or "a", None if right is None else right.name or "b", reference.name or "reals")
     found = reference.moments.network or left.network
     return Evaluation(tuple(_corrected(rows)), tuple(_corrected(by_class)), moves, tuple(notes), tuple(warnings), *names, found)
-
-
-def _aligned(a: Sample, b: Sample | None, paired: bool | None) -> tuple[Sample, Sample | None, bool, list[str]]:
-    """Bring two samples to the same number of rows: the seeds that they share, else a draw of the larger."""
-    if b is None:
-        return a, None, False, []
-    if paired is None:
-        paired = a.seeds is not None and b.seeds is not None and len(np.intersect1d(a.seeds, b.seeds)) >= 2
-    notes = []
-    if paired and a.seeds is not None and b.seeds is not None:
-        shared, rows_a, rows_b = np.intersect1d(a.seeds, b.seeds, return_indices=True)
-        if len(shared) < 2:
-            raise RequestError("the two samples share no seeds", way_out="Leave 'paired' out: they are compared as they are.")
-        if len(shared) < max(len(a), len(b)):
-            notes.append(f"compared on the {len(shared)} seeds that both have (of {len(a)} and {len(b)})")
-        return a.take(rows_a), b.take(rows_b), True, notes
-    if paired and len(a) != len(b):
-        raise ShapeError(f"a paired comparison needs the same rows on both sides, got {len(a)} and {len(b)}")
-    if len(a) != len(b):
-        size = min(len(a), len(b))
-        notes.append(f"sets of different size ({len(a)} and {len(b)}): {size} drawn of the larger, as metrics depend on it")
-        draw = np.random.default_rng(0)
-        a, b = (s if len(s) == size else s.take(np.sort(draw.choice(len(s), size, replace=False))) for s in (a, b))
-    return a, b, bool(paired), notes
-
-
-def _check(a: Sample, b: Sample | None, reference: Reference) -> None:
-    size = reference.moments.mean.size
-    for sample in (a, b):
-        if sample is None:
-            continue
-        if len(sample) < 2:
-            raise ShapeError("one image cannot be evaluated", where=sample.name, way_out="Give 2 images or more.")
-        if sample.features.shape[1] != size:
-            raise ShapeError(
-                f"features of size {sample.features.shape[1]} and {size} cannot be compared",
-                where=sample.name,
-                way_out="Use one network for both.",
-            )
 
 
 def _rows(

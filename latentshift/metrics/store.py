@@ -32,15 +32,17 @@ class Store:
     needs. Damaged files are made again.
     """
 
-    def __init__(self, network: Features, folder: Path | None) -> None:
-        self.network, self.folder = network, folder
+    def __init__(self, network: Features, folder: Path | None, device: str = "cpu") -> None:
+        self.network, self.folder, self.device = network, folder, device
         self.fingerprint = fingerprint(network)
         self._used: list[Path] = []
+        if device != "cpu" and hasattr(network, "net"):
+            network.net.to(device)
 
     @classmethod
-    def default(cls, network: Features) -> Store:
-        """Return the store in the user's cache (LATENTSHIFT_CACHE)."""
-        return cls(network, cache_folder())
+    def default(cls, network: Features, device: str = "cpu") -> Store:
+        """Return the store in the user's cache (LATENTSHIFT_CACHE); the network works on `device`."""
+        return cls(network, cache_folder(), device)
 
     def _piece(self, key: str) -> Path | None:
         return None if self.folder is None else self.folder / "features" / self.fingerprint[:16] / f"{key[:40]}.npz"
@@ -71,7 +73,7 @@ class Store:
             with contextlib.suppress(LatentshiftError), Npz(path) as npz:
                 logits = torch.from_numpy(npz["logits"]) if "logits" in npz else None
                 return Extracted(torch.from_numpy(npz["features"]), logits)
-        found = extract(self.network, images.piece(i))
+        found = extract(self.network, images.piece(i), device=self.device)
         if path is not None:
             arrays = {"features": found.features.numpy()}
             if found.logits is not None:

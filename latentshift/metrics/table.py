@@ -90,7 +90,7 @@ def table(found: Evaluation, width: int = 80) -> str:
         if first.change is not None:
             how = ", paired by seed" if first.change.paired else ", unpaired"
         title = f"{sides}: {first.a.count} images{how}; {first.reference} real ({found.reals}); features: {first.network}"
-        out += textwrap.wrap(title, width)
+        out += textwrap.wrap(title, width, break_on_hyphens=False)
         out += ["", *_laid_out(*_columns(found, found.rows), width)]
     if found.classes:
         out += ["", "by class", *_laid_out(*_columns(found, found.classes), width)]

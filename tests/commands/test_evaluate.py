@@ -118,7 +118,7 @@ def test_statistics_are_made_once(capsys: pytest.CaptureFixture[str], tmp_path: 
     check("stats", first)
     assert first["cached"] is False
     shutil.make_archive(str(tmp_path / "same"), "zip", data)
-    monkeypatch.setattr("latentshift.metrics.store.extract", lambda *_: pytest.fail("the features were there"))
+    monkeypatch.setattr("latentshift.metrics.store.extract", lambda *_, **__: pytest.fail("the features were there"))
     again = told(capsys, "stats", str(tmp_path / "same.zip"), *GREY, "--out", str(tmp_path / "s.npz"))
     assert again["cached"] is True
     assert again["sha256"] == first["sha256"]
@@ -150,7 +150,7 @@ def test_work_that_was_cut_goes_on(capsys: pytest.CaptureFixture[str], tmp_path:
     whole = told(capsys, *words, "--no-cache")
     calls = []
 
-    def counted(network: Any, images: Any) -> Any:
+    def counted(network: Any, images: Any, device: str) -> Any:
         calls.append(len(images))
         if len(calls) == 4:
             raise KeyboardInterrupt

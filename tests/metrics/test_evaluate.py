@@ -163,6 +163,19 @@ def test_seeds_make_pairs_and_other_sizes_are_cut(rng: np.random.Generator) -> N
         evaluate(Sample.of(x, seeds=range(120)), Sample.of(x, seeds=range(500, 620)), reals=reals, paired=True)
 
 
+def test_seeds_that_stand_there_twice(rng: np.random.Generator) -> None:
+    x, reals = rng.normal(size=(40, 3)), rng.normal(size=(60, 3))
+    twice = np.repeat(np.arange(20), 2)  # one seed, two classes: row i is row i
+    same = evaluate(Sample.of(x, seeds=twice), Sample.of(x + 0.1, seeds=twice), reals=reals, groups=["distance"], draws=10)
+    assert same.row("fd").change.paired
+    a, b = Sample.of(x, seeds=twice), Sample.of(x, seeds=twice[::-1])
+    told = evaluate(a, b, reals=reals, groups=["distance"], draws=10)
+    assert not told.row("fd").change.paired
+    assert "stand there twice" in told.notes[0]
+    with pytest.raises(RequestError, match="stand there twice"):
+        evaluate(a, b, reals=reals, paired=True)
+
+
 def test_bad_sets_have_one_clear_message(rng: np.random.Generator) -> None:
     x = rng.normal(size=(30, 4))
     broken = x.copy()
