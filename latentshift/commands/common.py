@@ -245,7 +245,8 @@ def pair_of(
     from ..files.names import ALIASES, refuse_options
 
     if model in ALIASES and factory is None:
-        print(f"note: {model} stands for {ALIASES[model]}", file=sys.stderr)
+        others = " (others: afhqdog, afhqwild, stylegan2-afhqv2-512x512)" if model.endswith("afhq") else ""
+        print(f"note: {model} stands for {ALIASES[model]}{others}", file=sys.stderr)
     where = device_of(device)
     mine = own_of(own)
     if factory is not None:

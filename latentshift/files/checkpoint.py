@@ -124,7 +124,8 @@ def _read_zip(source: Source) -> tuple[str, Any, list[str]]:
         tree, notes = read_npz(source, members)
         return "npz", tree, notes
     if len(pickles) != 1:
-        raise RefusalError(f"a zip that is neither a torch file nor .npz (it holds {', '.join(names[:3]) or 'nothing'})"[:200])
+        what = f"a zip that is neither a torch file nor .npz (it holds {', '.join(names[:3]) or 'nothing'})"[:200]
+        raise RefusalError(what, way_out="Unpack it, and give the model that lies in it.")
     root = pickles[0][: -len("data.pkl")]
     member = members[pickles[0]]
     stored = all(m.method == 0 for n, m in members.items() if n.startswith(root))

@@ -195,8 +195,9 @@ def _once(url: str, part: Path, note: Path, size: int | None, timeout: float, pr
         with output_errors(part):
             note.write_text(json.dumps({"url": url, "validator": validator}))
             with part.open("r+b" if have else "wb") as stream:
-                stream.seek(have)
-                stream.truncate()
+                if have:
+                    stream.seek(have)
+                    stream.truncate()
                 limit = total if total is not None else size
                 while block := answer.read(BLOCK):
                     have += len(block)

@@ -54,7 +54,13 @@ FASHION32_SN = BundledPair("fashion32-sn", "the same G with the D that it was tr
 RING = BundledPair("ring", "eight Gaussians on a ring, 2-D latent and 2-D points (bundled, paper 000 H.1)")
 GRID = BundledPair("grid", "twenty-five Gaussians on a grid, 2-D latent and 2-D points (bundled, paper 000 H.1)")
 
-ALIASES = {"stylegan2-afhq": "stylegan2-afhqcat"}
+ALIASES = {
+    "stylegan2-afhq": "stylegan2-afhqcat",
+    "afhq": "stylegan2-afhqcat",
+    **{name: f"stylegan2-{name}" for name in ("ffhq", "ffhq256", "ffhq512", "ffhq1024", "metfaces", "cifar10", "brecahad")},
+    **{name: f"stylegan2-{name}" for name in ("afhqcat", "afhqdog", "afhqwild", "celebahq256", "lsundog256")},
+}
+_TENSORFLOW = ("car", "cat", "church", "horse")  # published for TensorFlow alone
 
 
 def resolve(reference: str, *, critic: Path | None = None, options: Mapping[str, Any] | None = None) -> Pair:
@@ -96,7 +102,10 @@ def local_path(reference: str) -> tuple[Path | None, dict[str, Any]]:
 
         return fetch(reference), {"source": reference}
     if looks_like_a_path(reference):
-        raise FileError("no such file or folder", where=reference)
+        raise FileError("no such file or folder", where=reference, way_out="Check the path; 'latentshift models' lists names.")
+    if reference.removeprefix("stylegan2-") in _TENSORFLOW:
+        way_out = "Convert it with the publisher's legacy.py, and give the file that it writes."
+        raise RequestError(f"{reference!r} was published for TensorFlow, which is not read here", way_out=way_out)
     raise UnknownNameError("model", reference, pair_names(), way_out="'latentshift models' lists all; a path works too.")
 
 

@@ -23,6 +23,7 @@ class Tape:
 
     def _error(self, what: str, *, unsafe: bool = False, way_out: str = "") -> FileError:
         kind = UnsafeFileError if unsafe else DamagedFileError
+        way_out = way_out or ("" if unsafe else "It is damaged, or was cut on its way: fetch it again.")
         return kind(what, where=f"{self.source.label}, byte {self.source.base + self._op_at}", way_out=way_out)
 
     def _take(self, n: int) -> bytes:

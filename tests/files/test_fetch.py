@@ -229,6 +229,19 @@ def test_two_processes_share_one_download(server: Any) -> None:
     assert len(server.seen) == 1
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_is_said(server: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    url = f"{server.url}/good/net.pkl"
+    path = cached_path(url)
+    path.parent.mkdir(parents=True)
+    path.with_name(path.name + ".part").symlink_to("/dev/full")
+    assert run(["fetch", url]) == 6
+    said = capsys.readouterr().err
+    assert "no space left on the disk" in said
+    assert said.count("\n") == 1
+    assert not path.exists()
+
+
 @pytest.mark.parametrize(
     "url", ["file:///etc/passwd", "ftp://a/b", "http://", "https://me:word@a/b", "http://a/ b", "http://[::/x"]
 )

@@ -9,7 +9,7 @@ import pytest
 
 from latentshift import registry
 from latentshift.commands import run
-from latentshift.errors import DownloadError, UnknownNameError
+from latentshift.errors import DownloadError, RequestError, UnknownNameError
 from latentshift.files.names import ALIASES, pair_names, resolve
 from latentshift.files.published import Published
 
@@ -43,7 +43,8 @@ def published():
 
 def test_names_agree_with_their_entries():
     found = published()
-    assert len(found) == 16
+    assert len(found) == 39
+    assert len({thing.url for thing in found.values()}) == 39
     for name, thing in found.items():
         assert thing.name == name
         assert thing.url.startswith("https://")
@@ -54,6 +55,8 @@ def test_names_agree_with_their_entries():
     with pytest.raises(UnknownNameError, match="Did you mean 'stylegan2-afhqcat'"):
         resolve("stylegan2-afhqcatt")
     assert set(found) <= set(pair_names())
+    with pytest.raises(RequestError, match=r"published for TensorFlow.*legacy\.py"):
+        resolve("stylegan2-church")
 
 
 def test_an_address_is_fetched_once_read_and_refined(server, tmp_path, capsys):
