@@ -1,4 +1,5 @@
-"""The CPU plan: networks that are a row of layers become a row of operations with packed weights and no autograd.
+"""The CPU plan: networks that are a row of layers become a row of operations with packed weights and no autograd; of others
+that can be traced, the convolutions are rewritten and packed (`rewrite.py`).
 
 `planned(pair)` takes prepared networks (see `prepare.py`) and gives their planned form, checked once against them. What it
 cannot plan stays in the prepared form, and one line says so.
@@ -18,6 +19,7 @@ from ..layers import LabelJoin, Reshape
 from ..model import Pair
 from . import ops
 from .prepare import PaddedLinear, Stack, probe_rows, scale_shift
+from .rewrite import traced
 
 _SMALL = 16  # pixels of a map up to which a convolution is a matrix product
 
@@ -216,7 +218,7 @@ def planned(pair: Pair, dtype: torch.dtype = torch.float32) -> tuple[Pair, str]:
         D, note_d = _planned_net(critic.call, images, label if critic.labels else None, dtype)
         critic = replace(critic, call=D)
     if G is pair.G and (pair.critic is None or D is pair.critic.call):
-        return pair, "no CPU plan: neither network is a row of known layers"
+        return pair, f"no CPU plan (G {note_g}; D {note_d})" if critic else f"no CPU plan (G {note_g})"
     ready = replace(pair, G=G, critic=critic, dtype=pair.compute_dtype)
     try:
         wrong = disagreement(pair, ready, z, label, dtype)
@@ -228,15 +230,20 @@ def planned(pair: Pair, dtype: torch.dtype = torch.float32) -> tuple[Pair, str]:
 
 
 def _planned_net(call: Any, x: Tensor, label: Tensor | None, dtype: torch.dtype) -> tuple[Any, str]:
-    if not isinstance(call, Stack):
-        return call, "as prepared: not a row of layers"
+    if not isinstance(call, nn.Module):
+        return call, "as given: no module"
     if any(p.dtype != torch.float32 for p in call.parameters()):
         return call, "as prepared: not in float32"
     try:
-        plan, eager = plan_of(call, x, label, dtype)
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:
-        return call, f"as prepared: {str(error).splitlines()[0][:80]}"
-    return plan, "packed" + (f", {', '.join(sorted(set(eager)))} by autograd" if eager else "")
+        if isinstance(call, Stack):
+            plan, eager = plan_of(call, x, label, dtype)
+            return plan, "packed" + (f", {', '.join(sorted(set(eager)))} by autograd" if eager else "")
+        made = traced(call, (x[:2],) if label is None else (x[:2], label[:2]), dtype)
+    except Exception as error:  # what a stranger's network may raise while it is traced is anybody's guess
+        return call, f"as prepared: {(str(error) or type(error).__name__).splitlines()[0][:80]}"
+    if made is None:
+        return call, "as prepared: nothing in it to pack"
+    return made, made.told
 
 
 def disagreement(given: Pair, mine: Pair, z: Tensor, label: Tensor | None, dtype: torch.dtype) -> str:

@@ -109,7 +109,7 @@ class ResidualG(nn.Module):
         config = self.config
         if config.classes and label is None:
             raise ShapeError("this generator is conditional and got no labels")
-        h = self.linear(z).reshape(len(z), -1, config.bottom, config.bottom)
+        h = self.linear(z).reshape(z.shape[0], -1, config.bottom, config.bottom)
         for i, block in enumerate(self.blocks):
             h = block(h, label)
             if str(i) in self.attention:
