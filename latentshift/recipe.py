@@ -322,8 +322,9 @@ AUTO = Recipe(
     source="I-FGSM (paper 001 Eq. 5 to 7), shortened",
     evidence=(
         "Ten pairs that others trained, two judges each: own D's score rose in 30 of 30 rows, the images improved in 16 and "
-        "got worse in 11; moves below 0.3 of the latent's norm, the support kept and the lower half alone lost nothing. "
-        "Without real images nothing is verified."
+        "got worse in 11. Moves below 0.3 of the latent's norm, the support kept and the lower half alone lost least, but not "
+        "nothing: of two judges of a sprite pair one gains and one loses (docs/third-party.md). Without real images nothing is "
+        "verified; with them (--reals, reals=) `auto` climbs an honest critic: see auto/reals."
     ),
 )
 

@@ -123,6 +123,7 @@ def evaluate(typed: dict[str, Any], groups: list[str] | None, talk: Talk) -> tup
 
     began = time.perf_counter()
     network = network_of(typed["features"], typed["reals"])
+    independent(network.name, (typed["a"], typed["b"]))
     left, right = inputs_of(typed, talk)
     device = str(device_of(typed["device"]))
     store = Store(network, None, device) if typed["no_cache"] else Store.default(network, device)
@@ -143,6 +144,20 @@ def evaluate(typed: dict[str, Any], groups: list[str] | None, talk: Talk) -> tup
     found = work.evaluate(a, b, reals=reference, groups=groups, setting=setting, draws=typed["draws"], progress=steps.metrics)
     store.drop()
     return found, typed["a"], time.perf_counter() - began
+
+
+def independent(network: str, inputs: tuple[str | None, ...]) -> None:
+    """Refuse a network as the judge of a run whose honest critic looked through it."""
+    from ..metrics.independence import may_not_judge, refuse_partial
+    from ..metrics.inputs import is_run
+
+    for text in inputs:
+        if text is not None and is_run(Path(text)):
+            try:
+                record = json.loads((Path(text) / "run.json").read_text("utf-8"))
+            except (OSError, ValueError):
+                continue  # what reads the run says what is wrong with it
+            refuse_partial(network, may_not_judge(record), text)
 
 
 def network_of(features: str | None, reals: str | None) -> Features:

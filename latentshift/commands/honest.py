@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,6 +22,16 @@ honest_options = options(
         help="Fit an honest critic to --reals and climb it.  [default: with the recipe auto and the model's own critic]",
     ),
 )
+
+
+def told_of(critic: str | None) -> dict[str, Any] | None:
+    """Return what the card of a folder given by --critic says of an honest critic, for the record; None where it is none."""
+    from ..files.folder import is_pair_folder, read_card
+
+    if critic is None or not is_pair_folder(Path(critic)):
+        return None
+    found = read_card(Path(critic)).get("honest")
+    return {k: v for k, v in found.items() if k != "parts"} if isinstance(found, dict) else None
 
 
 def wants_critic(typed: dict[str, Any], pair: Pair) -> bool:

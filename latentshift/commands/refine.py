@@ -25,7 +25,7 @@ from .common import (
     work_options,
 )
 from .dry import dry, plan_line
-from .honest import honest_options, wants_critic, with_critic
+from .honest import honest_options, told_of, wants_critic, with_critic
 from .keep import keep_options
 from .method import method_options, recipe_of
 from .reals import reals_of, reals_options
@@ -208,7 +208,7 @@ def _work(
     z0, numbers, labels, names = _start(typed, pair, seeds, space)
     request = {k: str(typed[k]) if isinstance(typed[k], Path) else typed[k] for k in _KEPT}
     chunk = typed["chunk"] or record.get("chunk_asked")
-    told: dict[str, Any] | None = None
+    told = told_of(typed["critic"])
     fits = wants_critic(typed, pair)
     reals = reals_of(typed["reals"], pair, talk) if fits else None
     if reals is not None:

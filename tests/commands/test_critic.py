@@ -33,6 +33,12 @@ def test_json_and_the_folder(photos: Path, tmp_path: Path, capsys: pytest.Captur
     assert run([*words, "--outdir", str(tmp_path / "run")]) == 0
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["recipe"]["options"]["steps"] == 2
+    assert record["honest"]["verdict"] == told["verdict"], "the record says what was climbed"
+    record["honest"]["may_not_judge"] = ["fashion32-judge"]  # as if it had looked through the judge
+    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
+    capsys.readouterr()
+    assert run(["evaluate", str(tmp_path / "run"), "--reals", "fashion32-judge"]) == 3
+    assert "may not judge" in capsys.readouterr().err
 
 
 def test_refusals(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,46 +1,88 @@
-"""The example of a stranger's package: installed somewhere, found, used by every command, and its own tests pass."""
+"""The page of third-party pairs: its tables are those of its results, and the smallest piece gives the same numbers again."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
-import os
-import shutil
-import subprocess
+import math
 import sys
 from pathlib import Path
 
 import pytest
 
-EXAMPLE = Path(__file__).parents[2] / "examples/third_party"
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "docs/third-party.json"
 
 
-@pytest.mark.slow
-def test_a_stranger_s_family_is_installed_and_used(tmp_path: Path) -> None:
-    pytest.importorskip("pip")
-    source, site = tmp_path / "source", tmp_path / "site"
-    shutil.copytree(EXAMPLE, source)
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target", str(site)]
-    done = subprocess.run([*pip, str(source)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    env = {**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
-
-    def command(*words: str) -> str:
-        done = subprocess.run([sys.executable, *words], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr + done.stdout
-        return done.stdout
-
-    command("-m", "tilegan", "tiles.safetensors")
-    assert "latentshift-tilegan" in command("-m", "latentshift", "plugins")
-    told = json.loads(command("-m", "latentshift", "inspect", "tiles.safetensors", "--json"))
-    assert (told["family"], told["discriminator"], told["image"]) == ("tilegan", True, "3x16x16")
-    words = ("--num", "3", "--steps", "2", "--quiet", "--no-report", "--outdir", "out", "--model-option", "repeats=3")
-    command("-m", "latentshift", "refine", "--model", "tiles.safetensors", *words)
-    assert (tmp_path / "out/seed0002.png").is_file()
-    command("-m", "latentshift", "convert", "tiles.safetensors", "folder", "--quiet")
-    assert json.loads(command("-m", "latentshift", "inspect", "folder", "--json"))["family"] == "tilegan"
-    assert "4 passed" in command("-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", str(source / "tests"))
+def script(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
-def test_listing_it_needs_no_torch() -> None:
-    code = f"import sys; sys.path.insert(0, {str(EXAMPLE / 'src')!r}); import tilegan; assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
+tables = script("third_party_tables")
+RECORDS = json.loads(RESULTS.read_text())
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_the_page_shows_its_results(number):
+    table = tables.page(RECORDS)[number]
+    assert table.count("\n") >= 2
+    assert table in (ROOT / "docs/third-party.md").read_text("utf-8")
+
+
+def test_the_readme_shows_its_count():
+    assert tables.short(tables.full(RECORDS, 500)) in (ROOT / "README.md").read_text("utf-8")
+
+
+def test_every_record_says_how_it_was_made():
+    for r in RECORDS:
+        assert {"pair", "rows", "draws", "reals", "reference", "version", "torch", "machine"} <= set(r)
+        for arm in r["arms"].values():
+            assert not any("squeeze" in judge for judge in arm["judges"]), "the critic's network may not judge"
+
+
+def draws(*changes, error=1.0):
+    return [{"FD": {"raw": 10.0, "value": 10.0 + c, "change": c, "error": error}} for c in changes]
+
+
+def test_a_cell_over_two_draws():
+    c = tables.cell(draws(-4.0, -2.0))
+    assert (c.raw, c.value) == (10.0, 7.0)
+    assert math.isclose(c.z, -3 / math.sqrt(0.5))
+
+
+def test_verdicts_need_three_errors_after_holms_correction():
+    one = {("a", "j"): tables.cell(draws(3.1 / math.sqrt(2), 3.1 / math.sqrt(2)))}
+    assert tables.verdicts(one) == {("a", "j"): "worse"}
+    many = {**one, **{(str(i), "j"): tables.cell(draws(0.0, 0.0)) for i in range(9)}}
+    assert set(tables.verdicts(many).values()) == {""}
+    assert tables.verdicts({("a", "j"): tables.cell(draws(-5.0, -5.0))}) == {("a", "j"): "better"}
+
+
+def test_the_smallest_piece_again(reference, tmp_path, monkeypatch):
+    """Sprites, 100 rows, 500 reference images, no fit: the numbers of the committed record, to one per cent."""
+    shared = reference("reference", "pairs", "sprites16-dcgan-bce").parents[2]
+    reference("data", "nets")
+    run = script("third_party_pairs")
+    monkeypatch.setattr(run.torch, "set_num_threads", lambda count: None)
+    sys.argv, old = ["", "--shared", str(shared), "--out", str(tmp_path), "--short"], sys.argv
+    try:
+        run.main()
+    finally:
+        sys.argv = old
+    (path,) = tmp_path.glob("*.json")
+    mine = json.loads(path.read_text())
+    (theirs,) = [r for r in RECORDS if r["rows"] == 100]
+    assert set(mine["arms"]) == set(theirs["arms"]) == {"auto", "random"}
+    for arm, told in theirs["arms"].items():
+        for judge, (row,) in told["judges"].items():
+            (now,) = mine["arms"][arm]["judges"][judge]
+            for metric in ("FD", "precision", "recall", "density", "coverage"):
+                assert math.isclose(now[metric]["value"], row[metric]["value"], rel_tol=0.01, abs_tol=0.011), (
+                    arm,
+                    judge,
+                    metric,
+                )

@@ -1,0 +1,199 @@
+"""The tables of `third_party_pairs.py`, from its results: changes in standard errors, Holm's correction, the promise counted.
+
+python examples/third_party_tables.py RESULTS                    # a folder, or a file that was published
+python examples/third_party_tables.py RESULTS --publish FILE     # all results in one file, rounded
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from latentshift.metrics.stats import holm
+
+ARMS = ("auto, reals", "auto", "paper", "best of N", "random", "reals 5", "auto small")
+NAMES = {
+    "auto, reals": "`auto` with real images: two steps up an honest critic",
+    "auto": "`auto` without: four short steps up the pair's own D",
+    "paper": "the paper's 20 steps of 0.05 up the pair's own D",
+    "best of N": "the best of N draws by the pair's own D, in the same time",
+    "random": "random steps of the same length (the null)",
+}
+LIMIT = math.erfc(3 / math.sqrt(2))  # three standard errors, two-sided
+Record = dict[str, Any]
+
+
+class Cell(NamedTuple):
+    """A metric of one pair, judge and arm over the draws of latents: raw, value, change in standard errors, two-sided p."""
+
+    raw: float
+    value: float
+    z: float
+    p: float
+
+
+def cell(draws: list[Record], metric: str = "FD") -> Cell:
+    raw, value = (sum(d[metric][k] for d in draws) / len(draws) for k in ("raw", "value"))
+    error = math.sqrt(sum(d[metric]["error"] ** 2 for d in draws)) / len(draws)
+    z = (value - raw) / error if error > 0 else 0.0
+    return Cell(raw, value, z, math.erfc(abs(z) / math.sqrt(2)))
+
+
+def read(path: Path) -> list[Record]:
+    """Return all records of a folder of results or of a published file."""
+    if path.is_dir():
+        return [json.loads(p.read_text()) for p in sorted(path.glob("*.json"))]
+    found: list[Record] = json.loads(path.read_text())
+    return found
+
+
+def full(records: list[Record], rows: int) -> list[Record]:
+    """Return the records of `rows` samples, the one with most real images of each pair."""
+    best: dict[str, Record] = {}
+    for r in records:
+        if r["rows"] == rows and r["reals"] >= best.get(r["pair"], {"reals": 0})["reals"]:
+            best[r["pair"]] = r
+    return sorted(best.values(), key=lambda r: r["pair"])
+
+
+def cells(records: list[Record], arm: str) -> dict[tuple[str, str], Cell]:
+    """Return the distance of an arm per pair and judge."""
+    return {(r["pair"], j): cell(d) for r in records if arm in r["arms"] for j, d in r["arms"][arm]["judges"].items()}
+
+
+def verdicts(found: dict[tuple[str, str], Cell]) -> dict[tuple[str, str], str]:
+    """Return better, worse or nothing per cell: three standard errors, Holm's correction over all cells of the arm."""
+    adjusted = holm([c.p for c in found.values()])
+    return {
+        k: ("better" if c.z < 0 else "worse") if p < LIMIT else "" for (k, c), p in zip(found.items(), adjusted, strict=True)
+    }
+
+
+def distances(records: list[Record], arms: tuple[str, ...]) -> str:
+    """Return the table of distances: value (change in standard errors), bold where worse, italic where better."""
+    arms = tuple(a for a in arms if any(a in r["arms"] for r in records))
+    told = {a: (cells(records, a), verdicts(cells(records, a))) for a in arms}
+    lines = ["| pair | judge | raw | " + " | ".join(arms) + " |", "| --- " * (len(arms) + 3) + "|"]
+    for r in records:
+        for judge in next(iter(r["arms"].values()))["judges"]:
+            key, row = (r["pair"], judge), []
+            for arm in arms:
+                found, verdict = told[arm]
+                mark = {"better": "*", "worse": "**"}.get(verdict.get(key, ""), "")
+                row.append(f"{mark}{found[key].value:.1f} ({found[key].z:+.1f}){mark}" if key in found else "-")
+            raw = next(c[0][key].raw for c in told.values() if key in c[0])
+            lines.append(f"| {r['pair']} | {judge} | {raw:.1f} | " + " | ".join(row) + " |")
+    return "\n".join(lines)
+
+
+def promise(records: list[Record], arms: tuple[str, ...]) -> str:
+    """Return how often each arm is better and worse, how far the distance falls, and what diversity it costs."""
+    head = (
+        "arm",
+        "pairs",
+        "better",
+        "worse",
+        "distance down by a fifth or more",
+        "largest fall of recall",
+        "of coverage",
+        "ms a sample",
+    )
+    lines = ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
+    for arm in arms:
+        found = cells(records, arm)
+        if not found:
+            continue
+        verdict = verdicts(found)
+        pairs = {p for p, _ in found}
+        worse = {p for (p, _), v in verdict.items() if v == "worse"}
+        better = {p for (p, _), v in verdict.items() if v == "better"} - worse
+        fifth = {p for (p, _), c in found.items() if c.value <= 0.8 * c.raw}
+        falls = [_fall(records, arm, m) for m in ("recall", "coverage")]
+        ms = [r["arms"][arm]["cpu_ms"] for r in records if arm in r["arms"]]
+        lines.append(
+            f"| {arm} | {len(pairs)} | {len(better)} | {len(worse)} | {len(fifth)} | {falls[0]} | {falls[1]} "
+            f"| {min(ms):.1f} to {max(ms):.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def short(records: list[Record]) -> str:
+    """Return the README's table."""
+    lines = ["| what is done | pairs | better | worse | largest fall of recall |", "| --- " * 5 + "|"]
+    for arm, name in NAMES.items():
+        found = cells(records, arm)
+        verdict = verdicts(found)
+        worse = {p for (p, _), v in verdict.items() if v == "worse"}
+        better = {p for (p, _), v in verdict.items() if v == "better"} - worse
+        fall = _fall(records, arm, "recall").partition(" (")[0]
+        lines.append(f"| {name} | {len({p for p, _ in found})} | {len(better)} | {len(worse)} | {fall} |")
+    return "\n".join(lines)
+
+
+def _fall(records: list[Record], arm: str, metric: str) -> str:
+    worst, where = 0.0, ""
+    for r in records:
+        for judge, draws in r["arms"].get(arm, {"judges": {}})["judges"].items():
+            c = cell(draws, metric)
+            if c.raw > 0 and 1 - c.value / c.raw > worst:
+                worst, where = 1 - c.value / c.raw, f" ({r['pair']}, {judge})"
+    return f"{worst:.0%}{where}"
+
+
+def critics(records: list[Record]) -> str:
+    """Return what the honest critics say of themselves."""
+    lines = ["| pair | real images | verdict | AUC against raw | against refined | memory | fit, CPU s |", "| --- " * 7 + "|"]
+    for r in records:
+        c = r.get("critic")
+        if c:
+            over = c.get("overfitting") or {}
+            row = (r["pair"], r["reals"], c["verdict"], f"{c['auc_raw']:.2f}", f"{c['auc_refined']:.2f}")
+            lines.append(f"| {' | '.join(map(str, row))} | {over.get('memory', float('nan')):.2f} | {c['seconds']:.0f} |")
+    return "\n".join(lines)
+
+
+def by_reals(records: list[Record], rows: int) -> str:
+    """Return the distances of `auto, reals` over the number of real images, for pairs measured at several."""
+    mine = [r for r in records if r["rows"] == rows and "auto, reals" in r["arms"]]
+    several = {r["pair"] for r in mine if any(q["pair"] == r["pair"] and q["reals"] != r["reals"] for q in mine)}
+    lines = ["| pair | judge | real images | AUC against raw | raw | `auto, reals` |", "| --- " * 6 + "|"]
+    for r in sorted(mine, key=lambda r: (r["pair"], r["reals"])):
+        for judge, draws in r["arms"]["auto, reals"]["judges"].items() if r["pair"] in several else ():
+            c = cell(draws)
+            seen = f"{r['critic']['auc_raw']:.2f}"
+            lines.append(f"| {r['pair']} | {judge} | {r['reals']} | {seen} | {c.raw:.1f} | {c.value:.1f} ({c.z:+.1f}) |")
+    return "\n".join(lines)
+
+
+def rounded(value: Any) -> Any:
+    """Return plain values with four significant digits."""
+    if isinstance(value, dict):
+        return {k: rounded(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [rounded(v) for v in value]
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def page(records: list[Record], rows: int = 500) -> list[str]:
+    """Return all tables, in the order of the page."""
+    chosen = full(records, rows)
+    return [distances(chosen, ARMS), promise(chosen, ARMS), critics(chosen), by_reals(records, rows)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", type=Path)
+    parser.add_argument("--publish", type=Path)
+    parser.add_argument("--rows", type=int, default=500)
+    args = parser.parse_args()
+    records = [rounded(r) for r in read(args.results)]
+    if args.publish:
+        args.publish.write_text("[\n" + ",\n".join(json.dumps(r) for r in records) + "\n]\n")
+    print("\n\n".join(page(records, args.rows)))
+
+
+if __name__ == "__main__":
+    main()
