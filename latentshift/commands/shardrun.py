@@ -90,6 +90,8 @@ def run_shards(
             else:
                 job.check()
                 end("complete")
+        if end.record["status"] == "complete" and not typed["no_report"]:
+            _page(end, place)
         close_shards(talk, place, end.record, store)
 
 
@@ -114,7 +116,7 @@ def _prepare(place: str, overwrite: bool) -> None:
                     shutil.rmtree(path)
                 else:
                     path.unlink()
-            for name in (NAME, "status.json", "run.log", "sample.json"):
+            for name in (NAME, "status.json", "run.log", "page.npz"):
                 (folder / name).unlink(missing_ok=True)
     RunFolder.prepare(folder, overwrite=overwrite)
 
@@ -212,6 +214,16 @@ class _Ending:
         self.job.watch.close(status)
 
 
+def _page(end: _Ending, place: str) -> None:
+    """Write what the page shows, and in a folder the page."""
+    from ..report.page import write_report
+    from ..shards.sample import gather
+
+    gather(end.engine, end.store, end.job.manifest)
+    if not is_address(place):
+        write_report(place)
+
+
 def job_key(world: int) -> str:
     """Return what the ranks of one torchrun job have in common."""
     names = ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE")
@@ -241,18 +253,19 @@ def _follow(place: str, device: str, rank: int, world: int, talk: Talk) -> None:
         job = Job(store, maker.plan, manifest, watch)
         alone(job, maker, share(manifest.missing(), rank, world))
         record = read_record(store)
-        _last(job, _Ending(job, record, maker.engine, store), place)
+        end = _Ending(job, record, maker.engine, store)
+        _last(job, end, place)
+        if end.record["status"] == "complete" and not record["request"]["no_report"]:
+            _page(end, place)
 
 
 def _last(job: Job, end: _Ending, place: str) -> None:
     """Write the last record where this rank is the one that finishes the run."""
     with hold(Path(place), share="finish", wait=60.0):
-        record = read_record(job.store)
+        end.record = read_record(job.store)
         manifest = Manifest.read(job.plan, job.store.lines(NAME))
-        if record["status"] == "complete" or manifest.missing():
-            end.record = record
+        end.job = Job(job.store, job.plan, manifest, Watch(job.store, manifest))
+        if end.record["status"] == "complete" or manifest.missing():
             return
-        watch = Watch(job.store, manifest)
-        end.job = Job(job.store, job.plan, manifest, watch)
         end.job.check()
         end("complete")

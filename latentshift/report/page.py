@@ -24,6 +24,7 @@ from . import charts
 from .charts import number
 from .data import RunView, read_view
 from .repeat import mapping, one_line, repeat_command
+from .shards import is_sharded, write_shard_report
 
 STOPPED = {
     "steps": "all steps used",
@@ -42,6 +43,8 @@ def write_report(run: str | Path, out: str | Path | None = None) -> tuple[Path, 
     `out` is the file to write (`report.html` in the folder where left out). Raises FileError where the folder is no run or
     nothing of it can be read, OutputError where the page cannot be written.
     """
+    if is_sharded(Path(run)):
+        return write_shard_report(Path(run), None if out is None else Path(out))
     view = read_view(run)
     path = Path(run) / "report.html" if out is None else Path(out)
     data = page(view).encode("utf-8", "replace")

@@ -118,12 +118,13 @@ def child(work: Callable[[], None], until: Callable[[], bool] | None = None, del
 
 
 def at_event(number: int, act: Callable[[], None]) -> None:
-    """Arrange that `act` is called at the so many-th touch of the file system in this process."""
+    """Arrange that `act` is called at the so many-th time that this process is about to change the file system."""
     left = number
 
     def hook(event: str, args: Any) -> None:
         nonlocal left
-        if event in ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "shutil.rmtree", "os.truncate"):
+        writes = event == "open" and isinstance(args[1], str) and set(args[1]) & set("wax+")
+        if writes or event in ("os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate"):
             left -= 1
             if left == 0:
                 act()
@@ -141,12 +142,16 @@ def full() -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def torn(run: Run, share: float) -> None:
-    """Work until the first line of the manifest is half written, then die."""
-    append = Folder.append
+def torn(run: Run, share: float, number: int) -> None:
+    """Work until the so many-th line of the manifest is half written, then die."""
+    append, left = Folder.append, number
 
     def half(self: Folder, name: str, line: str) -> None:
+        nonlocal left
         append(self, name, line)
+        left -= 1
+        if left:
+            return
         path = self.path / name
         os.truncate(path, path.stat().st_size - max(1, round(share * len(line))))
         die()
@@ -158,17 +163,15 @@ def torn(run: Run, share: float) -> None:
 def cases(kind: str, run: Run, dice: random.Random) -> int:
     """Disturb a run once; return how the process ended."""
     if kind == "kill at a random moment":
-        left, path = run.missing() - dice.randint(0, 4), run.folder / NAME
-        begun = time.monotonic() + dice.uniform(0.0, 0.1)
-        far = lambda: time.monotonic() > begun if not path.exists() else run.missing() <= left  # noqa: E731
-        return child(run.work, far, dice.uniform(0.0, 0.02))
-    if kind == "kill at a random touch of a file":
-        return child(lambda: (at_event(dice.randint(1, 120), die), run.work())[1])
+        left = run.missing() - dice.randint(0, 5)
+        return child(run.work, lambda: run.missing() <= left, dice.uniform(0.0, 0.02))
+    if kind == "kill at a random change of a file":
+        return child(lambda: (at_event(dice.randint(1, 80), die), run.work())[1])
     if kind == "line of the manifest cut":
-        share = dice.random()
-        return child(lambda: torn(run, share))
-    if kind == "disk full at a random touch of a file":
-        return child(lambda: (at_event(dice.randint(8, 120), full), run.work())[1])
+        share, number = dice.random(), dice.randint(1, 5)
+        return child(lambda: torn(run, share, number))
+    if kind == "disk full at a random change of a file":
+        return child(lambda: (at_event(dice.randint(8, 80), full), run.work())[1])
     if kind == "out of memory at random chunks":
         trouble = run.engine.pair.G.trouble if hasattr(run.engine.pair.G, "trouble") else TROUBLE
 
@@ -183,16 +186,16 @@ def cases(kind: str, run: Run, dice: random.Random) -> int:
 TROUBLE = Trouble()
 EXPECTED = {
     "kill at a random moment": {0, -9},
-    "kill at a random touch of a file": {0, -9},
+    "kill at a random change of a file": {0, -9},
     "line of the manifest cut": {0, -9},
-    "disk full at a random touch of a file": {0, 6},
+    "disk full at a random change of a file": {0, 6},
     "out of memory at random chunks": {0, 7},
 }
 SHARE = {
     "kill at a random moment": 0.5,
-    "kill at a random touch of a file": 0.2,
+    "kill at a random change of a file": 0.2,
     "line of the manifest cut": 0.1,
-    "disk full at a random touch of a file": 0.1,
+    "disk full at a random change of a file": 0.1,
     "out of memory at random chunks": 0.1,
 }
 
@@ -212,10 +215,7 @@ def disturb(kind: str, cuts: int, dice: random.Random, base: Path, references: d
         run = Run(base / f"{len(os.listdir(base))}", form, engine)
         partial: list[str] = []
         while tally["cut"] < cuts and run.missing():
-            before = dice.getstate()
             ended = cases(kind, run, dice)
-            dice.setstate(before)
-            dice.random()
             tally["cases"] += 1
             tally["cut"] += ended != 0
             tally["status"][str(ended)] = tally["status"].get(str(ended), 0) + 1
