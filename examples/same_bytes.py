@@ -56,6 +56,7 @@ def cut(folder: Path, words: list[str], times: int, shards: int) -> tuple[int, i
             os._exit(run(["refine", "--resume", str(folder), "--quiet"] if begun else [*words, "--outdir", str(folder)]))
         goal = lines(folder) + (dice.randint(0, 1) if (shards - lines(folder)) < 2 * (times - kills) else dice.randint(0, 3))
         while kills < times and os.waitpid(pid, os.WNOHANG)[0] == 0:
+            time.sleep(0.002)
             if lines(folder) >= min(goal, shards - 1) and (folder / "run.json").exists():
                 time.sleep(dice.uniform(0, 0.05))
                 with contextlib.suppress(ProcessLookupError):
