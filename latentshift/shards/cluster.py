@@ -7,7 +7,10 @@ by Ray, `TRIES` times. Results go to the store from where they are made; the dri
 from __future__ import annotations
 
 import collections
+import contextlib
 import os
+import signal
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,6 +66,14 @@ def need_ray() -> Any:
     return ray
 
 
+def _knock(address: str) -> None:
+    """Raise OSError where nothing listens at an address, within seconds."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not host or not port.isdecimal():
+        raise ValueError("an address is HOST:PORT")
+    socket.create_connection((host, int(port)), timeout=5.0).close()
+
+
 def absolute(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return a record whose files are named from the root: an actor works in another folder."""
     request = dict(record["request"])
@@ -94,7 +105,10 @@ def on_ray(
     address = address or os.environ.get("RAY_ADDRESS") or None
     mine = not ray.is_initialized()
     if mine:
+        ours = signal.getsignal(signal.SIGTERM)
         try:
+            if address and address != "auto":
+                _knock(address)  # Ray itself tries for minutes
             if address:
                 ray.init(address=address, log_to_driver=False, logging_level="ERROR")
             else:
@@ -113,6 +127,9 @@ def on_ray(
                 where=address or "this machine",
                 way_out="Start one with 'ray start --head', or leave --address out.",
             ) from None
+        finally:
+            with contextlib.suppress(ValueError):  # not the main thread
+                signal.signal(signal.SIGTERM, ours)  # Ray puts its own in place, which would lose the last record
     actors: list[Any] = []
     try:
         kind = ray.remote(Actor)
