@@ -98,7 +98,7 @@ class RunFolder:
                     "projected_w.npz",
                 ):
                     (path / name).unlink(missing_ok=True)
-                for old in [*path.glob("seed*.png"), *path.glob("row*.png")]:
+                for old in [*path.glob("seed*.png"), *path.glob("row*.png"), *path.glob("metric-*.jsonl")]:
                     old.unlink()
                 for folder in ("parts", "before", "path"):
                     shutil.rmtree(path / folder, ignore_errors=True)

@@ -240,3 +240,11 @@ def test_a_run_without_pictures_of_its_own_is_refused(tmp_path: Path, capsys: py
     (tmp_path / "run" / "run.json").write_text("{}")
     error = told(capsys, "evaluate", "run", "--reals", "fashion32-judge", status=3)["error"]
     assert "it was cut, or is in shards" in error
+
+
+def test_a_run_that_takes_the_place_of_another_has_none_of_its_metrics(tmp_path: Path) -> None:
+    words = ["refine", "--num", "2", "--quiet", "--no-report", "--outdir", "run"]
+    assert run(words) == 0
+    (tmp_path / "run" / "metric-fd2-pixels16.jsonl").write_text("{}\n")
+    assert run([*words, "--overwrite"]) == 0
+    assert list((tmp_path / "run").glob("metric-*")) == []
