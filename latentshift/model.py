@@ -42,8 +42,8 @@ class Capability(enum.Flag):
 _MISSING: dict[Capability, tuple[str, str]] = {
     Capability.CRITIC: (
         "has no critic in this model",
-        "Give one with --critic (a pair folder, or a name from 'latentshift critics'), or fit one to your images "
-        "(latentshift.train.critic).",
+        "Give one with --critic (a name from 'latentshift critics', a pair folder, the file of a D), or fit one to your "
+        "images: latentshift critic.",
     ),
     Capability.GRADIENT: (
         "gives no gradient",

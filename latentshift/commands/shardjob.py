@@ -99,8 +99,10 @@ def plan_of(typed: Mapping[str, Any]) -> ShardPlan:
     from ..errors import UsageError
 
     given = [name for name, v in (("--seeds", typed["seeds"]), ("--num", typed["num"])) if v is not None]
-    if typed["latents"] is not None:
-        raise UsageError("shards are made from seeds", where="--latents", way_out="Give --seeds, or leave --shard-size out.")
+    for name in ("latents", "projected_w"):
+        if typed.get(name) is not None:
+            where = f"--{name.replace('_', '-')}"
+            raise UsageError("shards are made from seeds", where=where, way_out="Give --seeds, or leave --shard-size out.")
     if len(given) > 1:
         raise UsageError(f"{given[0]} and {given[1]} both choose the start points", way_out="Give one of them.")
     if typed["num"] is not None:

@@ -100,6 +100,7 @@ def test_wrong_starts(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[
     np.savez(tmp_path / "other.npz", x=got["ws"])
     fails(4, "Name the array 'w'", "--projected-w", str(tmp_path / "other.npz"))
     fails(4, "no such file", "--projected-w", str(tmp_path / "nowhere.npz"))
+    fails(2, "shards are made from seeds: --projected-w", "--projected-w", file, "--shard-size", "8")
 
 
 def test_options_of_the_family(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
