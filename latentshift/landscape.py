@@ -151,6 +151,17 @@ class Landscape:
         """Return the critic's logit, whatever the objective is."""
         return self._value(Realness(), p)
 
+    def score_of_views(self, p: Tensor) -> Tensor:
+        """Return the critic's mean logit over the images of `p` moved by one pixel to the left and to the right: one forward
+        of G and two of D."""
+        with torch.no_grad():
+            scene = _Scene(self, p, self.context)
+            moved = [torch.cat([x[..., 1:], x[..., -1:]], -1) for x in (scene.images, scene.images.flip(-1))]
+            views = (moved[0], moved[1].flip(-1))
+            scores = [self.pair.logit(x.contiguous(), self.context.label) for x in views]
+        self._count("d_forward", 2 * p.shape[0])
+        return (scores[0] + scores[1]) / 2
+
     def score_and_grad(self, p: Tensor) -> tuple[Tensor, Tensor]:
         """Return the critic's logit and its gradient: for methods that own their prior or distance term."""
         return self._value_and_grad(Realness(), p)

@@ -20,9 +20,9 @@ class Recipe:
     """A strategy by name with options, and what wraps it.
 
     `keep_best` hands back the best point of the path; `target` ends a row at that score; `lower_share` moves only the rows
-    that score below this share of raw samples. `then` names stages that follow, each as NAME or NAME:KEY=VALUE,...; `keep` is
-    the share to accept, `drop` marks what is rejected instead of drawing it again. `link` is the objective's link
-    (`latentshift.objective.Realness`).
+    that score below this share of raw samples; `guard` stops rows by a second opinion (`strategies.guard`). `then` names stages
+    that follow, each as NAME or NAME:KEY=VALUE,...; `keep` is the share to accept, `drop` marks what is rejected instead of
+    drawing it again. `link` is the objective's link (`latentshift.objective.Realness`).
     """
 
     name: str
@@ -32,6 +32,7 @@ class Recipe:
     keep_best: bool = False
     target: float | None = None
     lower_share: float | None = None
+    guard: str | None = None
     link: str = "logit"
     space: str = "z"
     then: tuple[str, ...] = ()
@@ -42,12 +43,15 @@ class Recipe:
 
     def build(self) -> Any:
         """Return the strategy, wrapped, with the stages that follow."""
+        from .strategies.guard import Guard
         from .strategies.keep import compose
         from .strategies.wrappers import KeepBest, LowerShare, StopAt
 
         strategy = registry.make_strategy(self.strategy, **self.options)
         if self.keep_best:
             strategy = KeepBest(inner=strategy)
+        if self.guard is not None:
+            strategy = Guard(inner=strategy, rule=self.guard)
         if self.target is not None:
             strategy = StopAt(inner=strategy, target=self.target)
         if self.lower_share is not None:

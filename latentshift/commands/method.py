@@ -42,6 +42,11 @@ method_options = options(
     click.option("--space", metavar="NAME", help="What moves: z, or another space of the model."),
     click.option("--objective", metavar="LINK", help="What is climbed: logit, bce, saturating, softplus, hinge, probability."),
     click.option("--target", type=float, help="End a sample once its score has reached this."),
+    click.option(
+        "--guard",
+        type=click.Choice(["displacement", "reals", "views"]),
+        help="Stop a sample by a second opinion: how far it moved, real images' scores (--reals), or moved views of it.",
+    ),
     click.option("--keep-best/--last", default=None, help="Hand back the best point of the path, or the last."),
     click.option(
         "--calibration",
@@ -89,6 +94,7 @@ def recipe_of(typed: dict[str, Any]) -> Recipe:
         strategy=typed["strategy"],
         keep_best=typed["keep_best"],
         target=typed["target"],
+        guard=typed["guard"],
         link=typed["objective"],
         space=typed["space"],
         then=typed["then"] or None,

@@ -127,6 +127,7 @@ _KEPT = (
         "objective",
         "target",
         "keep_best",
+        "guard",
         "more",
         "then",
         "keep",

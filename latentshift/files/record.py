@@ -100,8 +100,10 @@ class Recorder:
         }
         if chunk.accepted is not None:
             arrays["accepted"] = chunk.accepted
-        if chunk.extra and "tries" in chunk.extra:
-            arrays["tries"] = chunk.extra["tries"].astype(np.int64)
+        told = {k: v for k, v in (chunk.extra or {}).items() if v.shape == chunk.rows.shape}
+        if "tries" in told:
+            arrays["tries"] = told.pop("tries").astype(np.int64)
+        arrays |= {f"extra_{k}": v for k, v in told.items()}
         if hasattr(self.space, "styles"):
             arrays["w"] = self._styles(chunk)
         after = before = None
@@ -214,6 +216,7 @@ class Recorder:
         d = (done["point"] - done["point0"]).reshape(len(rows), -1)
         dropped = self._dropped(done)
         told = [k for k in ("accepted", "tries") if k in done]
+        extra = [k for k in done if k.startswith("extra_")]  # one number per row that the method told beyond
         return [
             {
                 "seed": self.seeds[i],
@@ -229,6 +232,7 @@ class Recorder:
                 "judge_before": None,
                 "judge_after": None,
                 **{name: done[name][k] for name in told},
+                **({"extra": {key.removeprefix("extra_"): float(done[key][k]) for key in extra}} if extra else {}),
             }
             for k, i in enumerate(rows)
         ]

@@ -138,6 +138,8 @@ def _checked(row: dict[str, Any], place: int) -> dict[str, Any]:
     image = row.get("image")
     out["image"] = image if isinstance(image, str) and re.fullmatch(r"[\w-]{1,80}\.png", image) else None
     name = out["image"][:-4] if out["image"] else f"seed{out['seed']:04d}"
+    extra = row.get("extra")
+    out["guard"] = _number(extra.get("guard")) if isinstance(extra, dict) else None
     return {**out, "name": name}
 
 

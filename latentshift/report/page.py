@@ -211,7 +211,7 @@ def _recipe_rows(view: RunView, recipe: Mapping[str, Any]) -> list[tuple[str, st
     rows = [("model", str(r.get("model", "?"))), ("sha256", str(r.get("model_sha256", ""))[:64] or "not known")]
     rows += [(k, str(recipe[k])) for k in ("name", "line", "strategy", "source") if recipe.get(k)]
     rows += [(k, _said(v)) for k, v in mapping(recipe.get("options")).items()]
-    wraps = ("keep_best", "target", "lower_share", "link", "space")
+    wraps = ("keep_best", "target", "lower_share", "guard", "link", "space")
     rows += [(k.replace("_", " "), _said(recipe[k])) for k in wraps if k in recipe]
     rows += [(k, str(r[k])) for k in ("plan", "precision", "latentshift", "torch") if r.get(k)]
     return rows
@@ -260,7 +260,8 @@ def _data(view: RunView, recipe: Mapping[str, Any]) -> dict[str, Any]:
             "gain": s["gain"],
             "moved": s["displacement_l2"],
             "passes": s["evaluations"],
-            "why": STOPPED.get(s["stopped"], s["stopped"]),
+            "why": STOPPED.get(s["stopped"], s["stopped"])
+            + ("" if s["guard"] is None else f"; the guard saw {s['guard']:.3g}"),
             "j0": s["judge_before"],
             "j1": s["judge_after"],
         }
