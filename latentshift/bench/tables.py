@@ -78,5 +78,5 @@ def markdown(result: dict[str, Any]) -> str:
             f"[{r['low']:.2f} .. {r['high']:.2f}] | {r['floor']:.2f} | {gain} | {100 * r['signs']:.1f} % |"
         )
     printed = "; ".join(f"{k} {a:g} / {b:g}" for k, (a, b) in PRINTED.items())
-    lines += ["", f"Printed for 1,000 samples on one RTX 3090 (SNGAN / WGAN-GP), seconds: {printed}."]
+    lines += ["", "Printed for 1,000 samples on one RTX 3090 (SNGAN / WGAN-GP), in seconds:", f"{printed}."]
     return "\n".join(lines)

@@ -60,3 +60,16 @@ def test_the_command_extends_a_result_file(tmp_path, capsys):
         capsys.readouterr()
         assert run(["bench", *wrong]) == 2
         assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_figure_and_the_committed_results_belong_together():
+    from pathlib import Path
+
+    from latentshift.bench.figure import figure
+
+    docs = Path(__file__).parents[2] / "docs"
+    result = json.loads((docs / "overhead.json").read_text())
+    assert figure(result) == (docs / "overhead.svg").read_text()
+    page = (docs / "overhead.md").read_text()
+    for line in tables.markdown(result).splitlines():
+        assert line in page

@@ -44,6 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("recipe", ["recipes", "advlatgan-z/stl10"]),
         ("plugins", ["plugins"]),
         ("fetch", ["fetch", "fashion32"]),
+        ("bench", ["bench", "--pairs", "A", "--rows", "8", "--rounds", "1", "--steps", "0", "--shrink", "16"]),
     ],
 )
 def test_output(schema: str, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
