@@ -82,6 +82,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rates", default="0.0001,0.001,0.005", help="learning rates of the sensitivity table")
+    parser.add_argument("--attack", type=int, default=200, help="give an attack up after so many steps")
     parser.add_argument("--out", type=Path, help="write the tables as JSON")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -97,7 +98,9 @@ def main() -> None:
             for t in made:
                 while t.step < stop:
                     t.one_step()
-                told.append({**figures(t, case), **{s: attack_steps(t, case, s) for s in ("generated", "real")}})
+                told.append(
+                    {**figures(t, case), **{s: attack_steps(t, case, s, most=args.attack) for s in ("generated", "real")}}
+                )
             w1 = [r["w1"] for r in told]
             row = {
                 "case": case,
