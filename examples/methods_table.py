@@ -119,19 +119,23 @@ def measure(row: Row, pair: Pair, seed: int, samples: int = SAMPLES, transport: 
     return out
 
 
-def kept(row: Row, pair: Pair, seed: int, samples: int, transport: bool, cache: Path | None) -> dict[str, float]:
-    """Return `measure`'s figures, from the cache where the same run is there already."""
-    if cache is None:
-        return measure(row, pair, seed, samples, transport)
+def kept(
+    row: Row, pair: Pair, seed: int, samples: int, transport: bool, cache: Path | None, new: bool = True
+) -> dict[str, float] | None:
+    """Return `measure`'s figures, from the cache where the same run is there already; None where it is not and none is `new`."""
     key = repr((row.strategy, row.space, row.data, seed, samples, transport))
-    path = cache / f"{re.sub('[^a-z0-9]+', '-', row.name.lower())}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.json"
-    if path.is_file():
+    name = f"{re.sub('[^a-z0-9]+', '-', row.name.lower())}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.json"
+    path = cache / name if cache else None
+    if path and path.is_file():
         return dict(json.loads(path.read_text(encoding="utf-8"))["figures"])
+    if not new:
+        return None
     found = measure(row, pair, seed, samples, transport)
-    cache.mkdir(parents=True, exist_ok=True)
-    told = {"row": row.name, "seed": seed, "run": key, "figures": found}
-    path.with_suffix(".part").write_text(json.dumps(told, indent=1), encoding="utf-8")
-    path.with_suffix(".part").replace(path)
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        told = {"row": row.name, "seed": seed, "run": key, "figures": found}
+        path.with_suffix(".part").write_text(json.dumps(told, indent=1), encoding="utf-8")
+        path.with_suffix(".part").replace(path)
     return found
 
 
@@ -165,7 +169,7 @@ def line(name: str, runs: list[dict[str, float]], want: Mapping[str, tuple[float
         whole = column in ("F", "Bk") and not means[column] % 1
         cells.append(f"{means[column]:.{0 if whole else digits.get(column, 1)}f}{spread}")
     wrong = off(name, means, want)
-    return f"| {name} | {' | '.join(cells)} | {mark(means['KL'], raw)} | {'; '.join(wrong)} |", wrong
+    return f"| {name} | {' | '.join(cells)} | {mark(means['KL'], raw)} | {len(runs)} | {'; '.join(wrong)} |", wrong
 
 
 def main() -> None:
@@ -177,6 +181,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="rows whose name matches this regular expression")
     parser.add_argument("--no-w1", action="store_true", help="leave the transport distance out")
     parser.add_argument("--cache", type=Path, help="folder that keeps every finished run; a second call goes on from there")
+    parser.add_argument("--kept", action="store_true", help="measure nothing: show what the cache holds")
     parser.add_argument("--plot", type=Path, help="write quality against cost here (PNG)")
     args = parser.parse_args()
     warnings.simplefilter("error")
@@ -186,14 +191,19 @@ def main() -> None:
     seeds = args.seeds or (2 if args.short else 5)
 
     def runs(row: Row) -> list[dict[str, float]]:
-        return [kept(row, pair, seed, args.samples, not args.no_w1, args.cache) for seed in range(seeds)]
+        every = (kept(row, pair, seed, args.samples, not args.no_w1, args.cache, not args.kept) for seed in range(seeds))
+        return [figures for figures in every if figures]
 
     raw = float(np.mean([r["KL"] for r in runs(next(r for r in ROWS if r.name == "raw"))]))
-    print(f"| row | {' | '.join(COLUMNS)} | CPU s per 1,000 | modes | off |\n|{' --- |' * (len(COLUMNS) + 4)}", flush=True)
+    print(
+        f"| row | {' | '.join(COLUMNS)} | CPU s per 1,000 | modes | seeds | off |\n|{' --- |' * (len(COLUMNS) + 5)}", flush=True
+    )
     for row in ROWS:
         if not re.search(args.only, row.name) or (args.short and row.long):
             continue
-        found[row.name] = runs(row)
+        if not (got := runs(row)):
+            continue
+        found[row.name] = got
         text, wrong = line(row.name, found[row.name], want.get(row.name, {}), raw)
         count += len(wrong)
         print(text, flush=True)
