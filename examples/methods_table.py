@@ -122,7 +122,7 @@ def measure(row: Row, pair: Pair, seed: int, samples: int = SAMPLES, transport: 
 def kept(
     row: Row, pair: Pair, seed: int, samples: int, transport: bool, cache: Path | None, new: bool = True
 ) -> dict[str, float] | None:
-    """Return `measure`'s figures, from the cache where the same run is there already; None where it is not and none is `new`."""
+    """Return `measure`'s figures, from the cache where the same run is there; None where it is not and nothing is `new`."""
     key = repr((row.strategy, row.space, row.data, seed, samples, transport))
     name = f"{re.sub('[^a-z0-9]+', '-', row.name.lower())}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.json"
     path = cache / name if cache else None
