@@ -7,7 +7,7 @@
     python examples/scale.py free        # a generator that costs nothing: bookkeeping of ten million seeds (or --rows)
     python examples/scale.py resume      # seconds to read the manifest of a billion samples (10^5 shards)
 
-Numbers of two cores of a shared server lie in docs/howto-scale.md.
+What was measured on two shared cores lies in docs/howto-scale.md.
 """
 
 from __future__ import annotations
