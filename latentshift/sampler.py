@@ -93,6 +93,8 @@ class Result:
         """Write pictures, `latents.npz`, `samples.jsonl`, `run.json` and `grid.png` into `folder` and return it."""
         folder = Path(folder)
         recorder = Recorder(folder, self.pair, self.recipe, self.seeds, self.names(), self.labels, space=self.pair.space)
+        if self.honest is not None:
+            recorder.more["honest"] = {k: v for k, v in self.honest.items() if k != "parts"}
         recorder.prepare(overwrite=overwrite)
         recorder.begin()
         for chunk in self.run.chunks:

@@ -33,6 +33,9 @@ from .shardjob import Parts, found_of, open_maker, plan_of, read_record
 _PATIENCE = 600.0  # seconds that a rank waits for the first one to make the run ready
 
 
+_FIRST = "For an honest critic fit it first (latentshift critic), then give --critic FOLDER --recipe auto/reals."
+
+
 def run_shards(
     typed: dict[str, Any], talk: Talk, kept: tuple[str, ...], resume: Path | None, devices: list[str], rank: int, world: int
 ) -> None:
@@ -141,7 +144,7 @@ def _begin(
 
             if not parts.recipe.build().reads_reals:
                 what = f"{parts.recipe.strategy!r} has no use for real images"
-                raise RequestError(what, where="--reals", way_out="Leave --reals out.")
+                raise RequestError(what, where="--reals", way_out=_FIRST)
             reals = reals_of(typed["reals"], parts.pair, talk)
         engine = parts.engine(typed["chunk"], reals=None if reals is None else reals.for_critic(parts.pair))
         kinds, data = fitted.pack(fitted.learned(parts.recipe.build(), engine.strategy))

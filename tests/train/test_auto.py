@@ -67,7 +67,7 @@ def test_too_few_say_what_is_done_instead():
     assert found.honest is None
 
 
-def test_from_python(monkeypatch):
+def test_from_python(monkeypatch, tmp_path):
     monkeypatch.setattr(auto, "fit_critic", lambda *a, **k: honest.fit_critic(*a, **{**k, "kind": "pixel"}))
     sampler = Sampler(pair())
     reals = real_blobs()
@@ -77,6 +77,8 @@ def test_from_python(monkeypatch):
     assert (result.z - result.z0)[:, 2].mean() < 0
     again = sampler.refine(result.z0, reals=reals)
     assert torch.allclose(again.z, result.z)
+    record = json.loads((result.save(tmp_path / "run") / "run.json").read_text())
+    assert record["honest"]["verdict"] == "climb"
     assert sampler._fit[2] is reals
     plain = sampler.refine(seeds=range(16), reals=reals, honest=False)
     assert plain.honest is None
