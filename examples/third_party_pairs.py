@@ -184,8 +184,8 @@ def refine_arm(arm: str, pair: Any, seeds: range, critic: Any, card: dict[str, A
         return Sampler(pair, recipe="advlatgan-z/cifar10").refine(seeds=seeds)
     if arm == "auto":
         return Sampler(pair).refine(seeds=seeds)
-    if arm == "auto small":
-        return Sampler(pair).refine(seeds=seeds, steps=2, step_size=0.02)
+    if arm == "own 4 x 0.05":  # what `auto` was before this page
+        return Sampler(pair).refine(seeds=seeds, steps=4, step_size=0.05)
     if arm == "random":
         return Sampler(pair, strategy=RandomSigns(**moves)).refine(seeds=seeds)
     if arm == "best of N":

@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 
 from latentshift.metrics.stats import holm
 
-ARMS = ("auto, reals", "auto", "paper", "best of N", "random", "reals 5", "auto small")
+ARMS = ("auto, reals", "auto", "paper", "best of N", "random", "reals 5", "own 4 x 0.05")
 NAMES = {
     "auto, reals": "`auto` with real images: two steps up an honest critic",
-    "auto": "`auto` without: four short steps up the pair's own D",
+    "auto": "`auto` without: two steps of 0.02 up the pair's own D, the lower half",
+    "own 4 x 0.05": "the same with four steps of 0.05 (what `auto` was before)",
     "paper": "the paper's 20 steps of 0.05 up the pair's own D",
     "best of N": "the best of N draws by the pair's own D, in the same time",
     "random": "random steps of the same length (the null)",
