@@ -100,7 +100,7 @@ def test_the_record_of_a_result(tmp_path):
     assert sorted(p.name for p in out.iterdir()) == sorted(
         ["grid.png", "latents.npz", "run.json", "samples.jsonl", "thumbs.npz", *(f"seed000{i}.png" for i in range(5))]
     )
-    assert result.trace.shape == (5, 5)
+    assert result.trace.shape == (3, 5)
     assert result.grid(columns=5).width > 300
     with pytest.raises(latentshift.LatentshiftError, match="holds another run"):
         result.save(out)
