@@ -83,7 +83,7 @@ class Guard(Wrapper):
         return self.inner.cost().plus(Cost(more, d, 0, 0))._replace(exact=False)
 
     @property
-    def reads_reals(self) -> bool:  # type: ignore[override]
+    def reads_reals(self) -> bool:
         return self.rule == "reals" or self.inner.reads_reals
 
     @property
