@@ -14,7 +14,7 @@ _OPTIONS = {
     "classes": "class",
     "keep_best": None,
 }
-_UNSAID = {"model": "fashion32", "recipe": "auto", "device": "auto", "tiles": "8x8"}
+_UNSAID = {"model": "fashion32", "recipe": "auto", "device": "auto", "tiles": "8x8", "shards_as": "png", "precision": "fp32"}
 
 
 def repeat_command(record: Mapping[str, Any]) -> str:
@@ -36,6 +36,8 @@ def repeat_command(record: Mapping[str, Any]) -> str:
             words += [option] if v is True else [option, one_line(str(v))]
     if request.get("keep_best") is False:
         words.append("--last")
+    if request.get("honest") is False:
+        words.append("--no-honest")
     return " ".join(w if re.fullmatch(r"--[\w-]+", w) else shlex.quote(w) for w in words)
 
 
