@@ -27,8 +27,8 @@ def command(model: str, folder: Path, critic: Path | None, overwrite: bool, **ty
 
     \b
     Examples:
-      latentshift convert fashion32 my-pair
-      latentshift refine --model my-pair --num 4
+      latentshift convert fashion32 garments
+      latentshift refine --model garments --num 4
     """
     from ..files.convert import convert
     from ..files.inspect import inspect_path

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 #: commands that other branches register bring tests of their own for examples that need files
 NEED_FILES = {"report": "a run", "inspect": "a pair", **dict.fromkeys(("status", "verify", "top"), "a run in shards")}
 NEED_FILES |= {"evaluate": "a run", "stats": "pictures"}
-NEED_FILES["critic"] = "real images"
+NEED_FILES |= {"critic": "real images", "convert": "what the line before it wrote"}
 QUICK = [["--help"], ["--version"], ["models"], ["strategies"], ["critics"], ["recipes"], ["plugins"], ["completion", "bash"]]
 
 
