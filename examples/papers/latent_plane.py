@@ -9,7 +9,7 @@ latent by the training core, with BCE or WGAN-GP, as the paper does. Drawn: the 
 and latents after 30 sign steps of 0.03 lie, and the images under the highest peaks and the lowest valleys that are within reach
 of the prior. Printed: the mean score of both, the share of the refined that has gathered (least area that holds half of the
 latents, against that of the raw ones) and the plane's score at peaks and valleys. The paper shows the picture and no number:
-"the latents gather at the peaks of D". Expected on mnist28-vaegan-2d with 2,000 rows (6 s): mean score -0.291 to 0.132, the area
+"the latents gather at the peaks of D". Expected on mnist28-vaegan-2d with 2,000 rows (6 s): mean score -0.291 to 0.132, area
 that holds half of them 3.84 to 1.52. The claim holds: they line up along the ridges, whose images are clean digits, and leave
 the valleys, whose images lie between two digits.
 """
