@@ -37,7 +37,8 @@ def test_pair_ratio(tmp_path):
     mean = {r[0]: float(r[1]) for r in rows[2:]}
     assert mean["Eq. 8"] < mean["another sample"] < mean["inverse"], "the order that the paper prints"
     assert mean["inverse"] > 4 * mean["Eq. 8"]
-    assert Image.open(tmp_path / "pair-ratio.png").size[0] > 200
+    with Image.open(tmp_path / "pair-ratio.png") as picture:
+        assert picture.size[0] > 200
 
 
 def test_post_training(tmp_path):
@@ -55,4 +56,5 @@ def test_latent_plane_trains_its_own_pair(loss, tmp_path, reference):
     text = script("latent_plane.py", *words, cwd=tmp_path)
     raw, moved = (float(cells(x)[1]) for x in text.splitlines() if x.startswith(("| raw", "| 30 sign")))
     assert moved > raw, "30 sign steps did not raise the score"
-    assert Image.open(tmp_path / "latent-plane.png").size == (1012, 708)
+    with Image.open(tmp_path / "latent-plane.png") as picture:
+        assert picture.size == (1012, 708)
