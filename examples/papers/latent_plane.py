@@ -70,7 +70,7 @@ def trained(folder: Path, loss: str, steps: int, seed: int = 0) -> Pair:
     )
     wgan = loss == "wgan-gp"
     settings = Settings(
-        steps=steps, loss="wgan" if wgan else "bce", lr_d=2e-4, betas=(0.0, 0.9), n_d=2 if wgan else 1, seed=seed
+        steps=steps, loss="wasserstein" if wgan else "bce", lr_d=2e-4, betas=(0.0, 0.9), n_d=2 if wgan else 1, seed=seed
     )
     trainer = Trainer(
         G,
