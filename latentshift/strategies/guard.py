@@ -2,7 +2,7 @@
 
 Each rule gives a number per row that should not fall while the row climbs; where it does, the row goes back to the last
 point at which it had not, and ends with the reason `guard`. How near each rule comes to the point where an independent judge
-is best stands in `docs/doctor.md`.
+is best has not been measured yet.
 """
 
 from __future__ import annotations
