@@ -27,7 +27,7 @@ def command(**typed: Any) -> None:
     \b
     Examples:
       latentshift stats photos --features pixels:32x1
-      latentshift stats photos --features pixels:32x1 --out photos.npz
+      latentshift stats photos --features pixels:32x1 --out statistics.npz
     """
     talk = Talk(typed["quiet"], typed["as_json"])
     if typed["features"] is None:

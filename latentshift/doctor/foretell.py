@@ -2,8 +2,8 @@
 
 With real images the doctor does not guess: it refines a pilot under each setting and looks at it with eyes that nothing
 climbed (a frozen SqueezeNet, which decides, and the pixels). The rule, and how often it was right on pairs that others trained
-(each pair foretold by a rule settled on the others), stands in `docs/doctor.md`. Without real images no sign can be foretold; only what
-cannot work is said.
+(each pair foretold by a rule settled on the others), stands in `docs/doctor.md`. Without real images no sign can be foretold;
+only what cannot work is said.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ def read_reals(data: str | Path, pair: Pair, *, least: int = 2) -> Reals:
         )
     found = read_images(data, size=height, channels=channels, least=least)
     low, high = pair.image_range
-    images = torch.from_numpy(found.images).float() * ((high - low) / 255) + low
+    images = torch.from_numpy(np.array(found.images)).float() * ((high - low) / 255) + low
     labels = None if found.labels is None else torch.from_numpy(found.labels)
     return Reals(images, labels, found.sha256(), str(data), found.notes)
 

@@ -155,10 +155,17 @@ class Pool:
         self.workers.remove(worker)
         how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
         self.job.watch.lost(worker.name)
-        if not worker.ready or index is None:
-            raise DeviceError(
-                f"{worker.name} {how} before its first shard", where=worker.words, way_out="Fewer --workers need less memory."
-            )
+        if index is None:  # between shards, or before its first one
+            self.deaths[-1] += 1
+            if self.deaths[-1] >= TRIES or not any(w.ready for w in self.workers):
+                raise DeviceError(
+                    f"{worker.name} {how} before its first shard",
+                    where=worker.words,
+                    way_out="Fewer --workers need less memory.",
+                )
+            self.job.watch.note(f"{worker.name} {how} without a shard: it is replaced")
+            self._start(worker.name, self.devices_of[worker.name])
+            return
         self.deaths[index] += 1
         name = self.job.plan.name(index)
         if self.deaths[index] >= TRIES:

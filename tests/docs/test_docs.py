@@ -30,6 +30,7 @@ def console(block: str, folder: Path) -> None:
     names = {
         **os.environ,
         "PYTHONPATH": str(DOCS.parent),
+        "LATENTSHIFT_CACHE": str(folder / "cache"),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
     for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
