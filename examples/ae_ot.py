@@ -23,7 +23,7 @@ import torch
 from latentshift import Sampler, load
 from latentshift.files.folder import read_pair, write_pair
 from latentshift.files.idx import read_idx
-from latentshift.files.pictures import grid, save_png, to_bytes
+from latentshift.files.pictures import grid, save_png, to_bytes, to_planes
 from latentshift.layers import LayerNet
 from latentshift.metrics.distance import frechet, kid
 from latentshift.metrics.judge import load_judge
@@ -125,7 +125,7 @@ def main() -> None:
             "reconstructions of other images": pair.generate(other),
         }
     judge = load_judge("fashion32-judge")
-    look = lambda x: judge.see(to_bytes(np.asarray(x), (-1, 1)).transpose(0, 3, 1, 2))  # noqa: E731
+    look = lambda x: judge.see(to_planes(x))  # noqa: E731
     reals = look(held)
     print(f"transport of {len(codes)} codes: largest error of a cell {fitted.error:.2f} of its share")
     print("| images | FD by the judge | KID x 1000 |\n|---|---|---|")

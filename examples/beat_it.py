@@ -28,7 +28,7 @@ from methods_table import exact_w1, load_pair, mark
 
 from latentshift import Pair, __version__, load
 from latentshift.engine.run import Engine, Settings
-from latentshift.files.pictures import to_bytes
+from latentshift.files.pictures import to_planes
 from latentshift.metrics.distance import mmd
 from latentshift.metrics.judge import load_judge
 from latentshift.metrics.toy import DOT25, MIXTURES, Mixture, mode_metrics
@@ -100,8 +100,7 @@ def kernel_distance() -> Callable[[np.ndarray, int], Figures]:
     assert network.features is not None
 
     def judge(images: np.ndarray, seed: int) -> Figures:
-        pixels = to_bytes(torch.from_numpy(images)).transpose(0, 3, 1, 2)
-        rows = network.see(torch.from_numpy(np.ascontiguousarray(pixels)))
+        rows = network.see(torch.from_numpy(to_planes(images)))
         return {"figure": 1e3 * mmd(rows, network.features), "FD": network.distance(rows, floor_draws=0).value}
 
     return judge

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from latentshift.files.pictures import grid, save_png, to_bytes
+from latentshift.files.pictures import grid, save_png, to_bytes, to_planes
 from latentshift.metrics.judge import load_judge
 from latentshift.sampler import Sampler, load
 
@@ -29,7 +29,7 @@ SETTINGS: dict[str, tuple[str, dict[str, object]]] = {
 
 
 def pixels(images: torch.Tensor) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(to_bytes(images).transpose(0, 3, 1, 2)))
+    return torch.from_numpy(to_planes(images))
 
 
 def main() -> None:

@@ -35,7 +35,7 @@ import latentshift
 from latentshift import Sampler, load
 from latentshift.files.folder import read_critic
 from latentshift.files.images import read_images
-from latentshift.files.pictures import grid, save_png, to_bytes
+from latentshift.files.pictures import grid, save_png, to_bytes, to_planes
 from latentshift.files.write import write_json
 from latentshift.metrics.coverage import prdc_rows
 from latentshift.metrics.distance import frechet_gaussian
@@ -150,7 +150,7 @@ class Judge:
 
 
 def to_uint8(images: torch.Tensor, pair: Any) -> np.ndarray:
-    return np.ascontiguousarray(to_bytes(images, pair.image_range).transpose(0, 3, 1, 2))
+    return to_planes(images, pair.image_range)
 
 
 def pair_of(name: str, shared: Path) -> Any:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .calibration import auc, z_statistic
+from .engine.prepare import Stack
 from .errors import MissingCapabilityError, RequestError
 from .hidden import cuts, row_of_layers
 from .model import Critic, Pair
@@ -25,21 +26,6 @@ from .noise import SEED_LIMIT, Draw, latents
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # on standardised features, per row of the fit
 HELD = 5  # every so many-th row is held out
 BLOCK = 64  # rows at a time
-
-
-class HeadNet(nn.Module):
-    """Layers up to D's last one, flattened, and the head."""
-
-    plain_row = "layers"
-
-    def __init__(self, layers: list[nn.Module]) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(layers)
-
-    def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
-        for layer in self.layers:
-            x = layer(x, label) if hasattr(layer, "embed") else layer(x)
-        return x
 
 
 class _OnFeatures(nn.Module):
@@ -144,7 +130,7 @@ def fit_head(pair: Pair, reals: Any, *, rows: int = 5000) -> FittedHead:
         raise RequestError(f"{len(images)} real images are too few for a head", way_out=f"Give {2 * HELD} or more.")
     if labels is None and pair.need_critic().labels and pair.classes:
         raise RequestError(f"the critic of {pair.name!r} is conditional", way_out="Give reals as (images, labels).")
-    net = None if layers is None else HeadNet(layers).eval()
+    net = None if layers is None else Stack(layers).eval()
     made, made_labels = _fake(pair, max(rows, 2 * HELD))
     real = _features(pair, net, images, None if labels is None else torch.as_tensor(labels))
     fake = _features(pair, net, made, made_labels if pair.need_critic().labels else None)
@@ -168,6 +154,6 @@ def fit_head(pair: Pair, reals: Any, *, rows: int = 5000) -> FittedHead:
     head.weight = nn.Parameter((w / std)[None].to(like), requires_grad=False)
     head.bias = nn.Parameter((b - offset - (w * mean / std).sum())[None].to(like), requires_grad=False)
     critic = pair.need_critic()
-    call = _OnFeatures(critic, head) if layers is None else HeadNet([*layers, head])
+    call = _OnFeatures(critic, head) if layers is None else Stack([*layers, head])
     made_critic = Critic(call.eval(), f"head on features of {critic.name}", "logit", "high", critic.labels)
     return FittedHead(made_critic, auc(*told), z_statistic(*told), ridge, (len(real), len(fake)))

@@ -19,11 +19,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from latentshift.files.idx import read_idx
-from latentshift.files.pictures import to_bytes
+from latentshift.files.pictures import to_planes
 from latentshift.layers import LayerNet
 from latentshift.metrics.distance import Moments, frechet_moments
 from latentshift.metrics.judge import load_judge
@@ -80,7 +79,7 @@ def one(backbone: str, method: str, seed: int, args: Any, train: torch.Tensor, h
     @torch.no_grad()
     def look(points: torch.Tensor) -> tuple[float, float]:
         images = torch.cat([best(p) for p in points.split(100)])
-        pixels = np.ascontiguousarray(to_bytes(images.numpy()).transpose(0, 3, 1, 2))
+        pixels = to_planes(images.numpy())
         return frechet_moments(Moments.of(judge.see(pixels)), moments), float(critic(images).mean())
 
     (raw, score0), (refined, score) = look(z), look(z2)
@@ -103,7 +102,7 @@ def main() -> None:
     torch.set_num_threads(1)
     train, test = load(args.data, "train"), load(args.data, "t10k")[:2000]
     judge = load_judge("fashion32-judge")
-    held = (judge, Moments.of(judge.see(np.ascontiguousarray(to_bytes(test.numpy()).transpose(0, 3, 1, 2)))))
+    held = (judge, Moments.of(judge.see(to_planes(test.numpy()))))
     table = []
     print("| backbone | method | FD raw | FD after AdvLatGAN-z | change | D's gain | CPU s |\n|" + " --- |" * 7)
     for backbone in args.backbones.split(","):

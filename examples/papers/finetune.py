@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from latentshift.files.names import resolve
-from latentshift.files.pictures import to_bytes
+from latentshift.files.pictures import to_planes
 from latentshift.metrics.distance import Moments, frechet_moments
 from latentshift.metrics.judge import Judge, load_judge
 from latentshift.metrics.networks import load_network
@@ -72,8 +72,8 @@ def main() -> None:
             point = moved(climb, part, None, p.G, p.need_critic().call, "running") if refine else part
             with torch.no_grad():
                 made.append(p.generate(point))
-        pixels = to_bytes(torch.cat(made).numpy(), p.image_range).transpose(0, 3, 1, 2)
-        return frechet_moments(Moments.of(judge.see(np.ascontiguousarray(pixels))), moments)
+        pixels = to_planes(torch.cat(made).numpy(), p.image_range)
+        return frechet_moments(Moments.of(judge.see(pixels)), moments)
 
     G, D = finished(t)
     tuned = Pair.wrap(G, D, z_size=pair.space.shape[0], prior=pair.space.prior, image_range=pair.image_range)

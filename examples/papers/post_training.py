@@ -26,12 +26,11 @@ import argparse
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from latentshift import Sampler, load
 from latentshift.files.images import read_images
-from latentshift.files.pictures import to_bytes
+from latentshift.files.pictures import to_planes
 from latentshift.metrics.judge import Judge, load_judge
 from latentshift.metrics.networks import load_network
 
@@ -81,7 +80,7 @@ def main() -> None:
         began = time.process_time()
         result = Sampler(pair, recipe=recipe, chunk=64).refine(seeds=range(args.rows), **changes)
         spent = time.process_time() - began
-        images = np.ascontiguousarray(to_bytes(np.asarray(result.images), pair.image_range).transpose(0, 3, 1, 2))
+        images = to_planes(result.images, pair.image_range)
         seen = {r.metric.split("-")[0]: r.value for r in judge.readings(images)}
         cells = [f"{seen[k]:.3f}" if k in seen else "-" for k in ("IS", "FD", "precision", "density", "coverage")]
         print(f"| {name} | {' | '.join(cells)} | {spent:.0f} | {dcgan} | {sngan} |", flush=True)

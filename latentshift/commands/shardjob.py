@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -25,6 +25,7 @@ from ..shards.plan import ShardPlan
 from ..shards.store import Store, open_store
 from .common import MODEL_KEYS, pair_of
 from .method import recipe_of
+from .sharded import place_of
 
 
 @dataclass
@@ -126,6 +127,26 @@ def read_record(store: Store) -> dict[str, Any]:
     if not isinstance(record, dict) or record.get("schema") != SCHEMA or not isinstance(record.get("shards"), dict):
         raise FileError("not a run in shards of this version", where=store.name)
     return record
+
+
+class Opened(NamedTuple):
+    """A run in shards that is looked at: where it lies, its record, and the plan that its options stand for."""
+
+    place: str
+    store: Store
+    record: dict[str, Any]
+    plan: ShardPlan
+
+
+def opened(folder: Path) -> Opened:
+    """Return the run in shards of `folder`; raises FileError where there is none or its record lacks something."""
+    place = place_of(folder)
+    store = open_store(place)
+    record = read_record(store)
+    try:
+        return Opened(place, store, record, plan_of(typed_of(record)))
+    except KeyError as error:
+        raise FileError(f"the record lacks {error}", where=f"{place}/run.json") from None
 
 
 def typed_of(record: Mapping[str, Any]) -> dict[str, Any]:

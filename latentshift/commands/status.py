@@ -25,18 +25,14 @@ def command(folder: Path, **typed: Any) -> None:
     """
     from ..shards.drive import is_held
     from ..shards.manifest import NAME, Manifest
-    from ..shards.store import Folder, open_store
+    from ..shards.store import Folder
     from ..shards.totals import Totals
     from ..shards.watch import NAME as STATUS
     from ..shards.watch import clock
-    from .sharded import place_of
-    from .shardjob import plan_of, read_record, typed_of
+    from .shardjob import opened
 
     talk = Talk(typed["quiet"], typed["as_json"])
-    place = place_of(folder)
-    store = open_store(place)
-    record = read_record(store)
-    plan = plan_of(typed_of(record))
+    place, store, record, plan = opened(folder)
     manifest = Manifest.read(plan, store.lines(NAME))
     totals = Totals.of(manifest.entries.values())
     try:

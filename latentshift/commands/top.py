@@ -40,17 +40,13 @@ def command(folder: Path, count: int, by: str, worst: bool, out: Path | None, **
     from ..files.write import write_whole
     from ..shards.manifest import NAME, Manifest
     from ..shards.read import top
-    from ..shards.store import open_store
-    from .sharded import place_of
-    from .shardjob import plan_of, read_record, typed_of
+    from .shardjob import opened
 
     if count < 1:
         raise UsageError(f"-k is at least 1, not {count}")
     talk = Talk(typed["quiet"], typed["as_json"])
-    place = place_of(folder)
-    store = open_store(place)
-    record = read_record(store)
-    manifest = Manifest.read(plan_of(typed_of(record)), store.lines(NAME))
+    place, store, record, plan = opened(folder)
+    manifest = Manifest.read(plan, store.lines(NAME))
     best = top(store, manifest, count, by=by, worst=worst)
     seeds, value = best.arrays["seeds"], best.values
     if out is not None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ..errors import DamagedFileError, FileError
+from ..errors import DamagedFileError
 from .common import Talk, general
 
 _SHOWN = 20  # problems that are printed
@@ -30,18 +30,10 @@ def command(folder: Path, quick: bool, **typed: Any) -> None:
       latentshift verify many --quick
     """
     from ..shards.check import verify
-    from ..shards.store import open_store
-    from .sharded import place_of
-    from .shardjob import plan_of, read_record, typed_of
+    from .shardjob import opened
 
     talk = Talk(typed["quiet"], typed["as_json"])
-    place = place_of(folder)
-    store = open_store(place)
-    record = read_record(store)
-    try:
-        plan = plan_of(typed_of(record))
-    except KeyError as error:
-        raise FileError(f"the record lacks {error}", where=f"{place}/run.json") from None
+    place, store, record, plan = opened(folder)
     found = verify(store, plan, sums=not quick)
     again = f"latentshift refine --resume {place}"
     if talk.as_json:

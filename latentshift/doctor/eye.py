@@ -7,7 +7,6 @@ alike whatever the network. FD is 100 times the Frechet distance in that plane.
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,8 +16,7 @@ from ..metrics.coverage import prdc, prdc_rows
 from ..metrics.distance import frechet_gaussian
 from ..metrics.features import extract
 from ..metrics.networks import load_network
-
-BUNDLED = Path(__file__).resolve().parents[1] / "data" / "squeezenet10" / "squeezenet.safetensors"
+from ..train.trunks import BUNDLED
 
 Array = np.ndarray[Any, Any]
 K = 5  # neighbours of density and coverage

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..files.pictures import to_bytes
+from ..files.pictures import to_planes
 from ..model import Pair
 from ..sampler import Sampler
 from .eye import Change, Eye, pixels, squeezenet
@@ -68,7 +68,7 @@ def eyes(reals: Array) -> list[Eye]:
 
 def as_bytes(x: Any, pair: Pair) -> Array:
     """Return images in the pair's range as uint8 (n, C, H, W)."""
-    return np.ascontiguousarray(to_bytes(np.asarray(x), pair.image_range).transpose(0, 3, 1, 2))
+    return to_planes(x, pair.image_range)
 
 
 def pilot(pair: Pair, setting: str, first: int, rows: int) -> tuple[Array, Array]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from ..metrics.calibration import auc
+from ..calibration import auc
 from .finding import Finding
 from .probe import Probe
 

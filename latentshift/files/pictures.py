@@ -17,17 +17,23 @@ from .write import write_whole
 Bytes = npt.NDArray[np.uint8]
 
 
-def to_bytes(images: Any, span: tuple[float, float] = (-1.0, 1.0)) -> Bytes:
-    """Return float images (rows, C, H, W) in `span` as uint8 (rows, H, W, C); 0.5 is rounded up, as StyleGAN does.
+def to_planes(images: Any, span: tuple[float, float] = (-1.0, 1.0)) -> Bytes:
+    """Return float images (rows, C, H, W) in `span` as uint8 (rows, C, H, W), as feature networks and judges take them.
 
-    NaN becomes 0.
+    0.5 is rounded up, as StyleGAN does; NaN becomes 0.
     """
     x = np.asarray(images, np.float32)
     if x.ndim != 4:
         raise ShapeError(f"images have shape {x.shape}, not (rows, channels, height, width)")
     low, high = span
     scaled = np.clip(np.nan_to_num((x - low) * np.float32(255.0 / (high - low)), nan=0.0) + np.float32(0.5), 0, 255)
-    return np.ascontiguousarray(scaled.astype(np.uint8).transpose(0, 2, 3, 1))
+    planes: Bytes = scaled.astype(np.uint8)
+    return planes
+
+
+def to_bytes(images: Any, span: tuple[float, float] = (-1.0, 1.0)) -> Bytes:
+    """Return float images (rows, C, H, W) in `span` as uint8 (rows, H, W, C), as pictures are written."""
+    return np.ascontiguousarray(to_planes(images, span).transpose(0, 2, 3, 1))
 
 
 def picture(row: Bytes) -> Image.Image:

@@ -25,7 +25,7 @@ from ..files.images import read_files, read_images
 from ..files.imageset import ImageSet
 from ..files.latents import Array
 from ..files.npz import Npz
-from ..files.pictures import to_bytes
+from ..files.pictures import to_planes
 from ..files.run import read_npz
 from ..model import Pair
 from .sample import Ints
@@ -119,7 +119,7 @@ def of_model(pair: Pair, seeds: Sequence[int], labels: Any = None, *, z: Any = N
         if not np.isfinite(made).all():
             bad = int(np.argmin(np.isfinite(made).reshape(len(made), -1).all(1)))
             raise DamagedFileError(f"the model makes NaN of seed {seeds[rows(i)][bad]}", where=pair.name)
-        return to_bytes(made, pair.image_range).transpose(0, 3, 1, 2)
+        return to_planes(made, pair.image_range)
 
     def key(i: int) -> str:
         start = None if z is None else np.asarray(z)[rows(i)].tobytes()

@@ -8,14 +8,14 @@ is best has not been measured yet.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import RequestError, UsageError
 from ..lazy import torch
 from ..objective import Term
 from ..space import rows_sum
-from .base import Cost, Info, Outcome, Strategy, ended, need_positive, rowwise, taken
-from .wrappers import Wrapper
+from .base import Cost, Info, Outcome, Strategy, ended, need_positive, taken
+from .wrappers import StopAt, StopState
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,23 +26,12 @@ if TYPE_CHECKING:
 RULES = ("displacement", "reals", "views", "critic")
 
 
-class GuardState(NamedTuple):
-    """The inner state, the point that the row may rest at, the guard's number there, and its number at the start."""
-
-    inner: Any
-    point: Tensor
-    seen: Tensor
-    first: Tensor
-    done: Tensor
-    why: Tensor
-
-
 def _length(x: Tensor) -> Tensor:
     return rows_sum(x * x, x.ndim - 1).sqrt()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Guard(Wrapper):
+class Guard(StopAt):
     """Stop rows by a second opinion.
 
     `displacement`: the row has moved by more than `limit` of its start's length (costs nothing). `reals`: its score has
@@ -53,6 +42,7 @@ class Guard(Wrapper):
     """
 
     name: ClassVar[str] = "guard"
+    reason: ClassVar[str] = "guard"
 
     rule: str = "displacement"
     limit: float = 0.3  # share of the start's length, for displacement
@@ -60,7 +50,6 @@ class Guard(Wrapper):
     slack: float = 0.0  # allowed fall in standard deviations of raw samples, for views and critic
     judge: Term | None = None  # what `critic` asks
     scale: float | None = None  # learned: spread of the numbers over pilot rows
-    target: float | None = None  # learned: the real images' score
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -91,10 +80,6 @@ class Guard(Wrapper):
         mine = 64 if self.looks else 8 if self.rule == "reals" and self.target is None else 0
         return max(mine, self.inner.pilot)
 
-    @property
-    def pilot_with_reals(self) -> int:
-        return max(self.pilot, self.inner.pilot_with_reals)
-
     def check(self, landscape: Landscape) -> None:
         super().check(landscape)
         if self.rule == "views" and len(landscape.pair.image_shape or ()) != 3:
@@ -121,20 +106,23 @@ class Guard(Wrapper):
         assert self.judge is not None
         return landscape.with_objective(self.judge).value(point)
 
-    def init(self, point0: Tensor, landscape: Landscape, draw: Draw) -> GuardState:
+    def init(self, point0: Tensor, landscape: Landscape, draw: Draw) -> StopState:
         inner = self.inner.init(point0, landscape, draw)
         low = torch.full((point0.shape[0],), -torch.inf, dtype=point0.dtype, device=point0.device)
-        return GuardState(inner, inner.point, low, low, inner.done, inner.why)
+        return StopState(inner, inner.point, inner.done, inner.why, low, low)
 
-    def step(self, state: GuardState, t: Tensor | int, landscape: Landscape, draw: Draw) -> tuple[GuardState, Info]:
+    def step(self, state: StopState, t: Tensor | int, landscape: Landscape, draw: Draw) -> tuple[StopState, Info]:
         left = state.inner.point
         inner, info = self.inner.step(state.inner, t, landscape, draw)
+        assert state.seen is not None
+        assert state.first is not None
         held, seen = left, state.seen
         if self.rule == "displacement":  # looks at where the step leads: the row never leaves the limit
             start = landscape.context.point0
             assert start is not None
             moved = _length(inner.point - start) / _length(start)
             hit = moved > self.limit
+            held = taken(hit, left, inner.point)
             seen = torch.where(hit, state.seen.clamp(min=0), moved.to(state.seen.dtype))
         elif self.rule == "reals":
             assert self.target is not None, "not fitted"
@@ -145,15 +133,12 @@ class Guard(Wrapper):
             now = self.seen(left, landscape).to(state.seen.dtype)
             hit = now < state.seen - self.slack * self.scale
             held, seen = taken(hit, state.point, left), torch.where(hit, state.seen, torch.maximum(now, state.seen))
-        done, why = ended(inner.done, inner.why, hit, "guard")
+        done, why = ended(inner.done, inner.why, hit, self.reason)
         first = torch.where(torch.isinf(state.first), seen, state.first)
-        # a row that goes on may rest at the point it has left; one that ends is put back where the rule was content
-        rest = held if self.rule != "displacement" else taken(hit, left, inner.point)
-        return GuardState(inner, rest, seen, first, done, why), info
+        return StopState(inner, held, done, why, seen, first), info
 
-    def finish(self, state: GuardState, landscape: Landscape) -> Outcome:
-        outcome = self.inner.finish(state.inner, landscape)
-        mine = state.why != state.inner.why
-        extra = dict(outcome.extra or {}) | {"guard": state.seen, "guard_start": state.first}
-        point = torch.where(rowwise(mine, outcome.point), state.point, outcome.point)
-        return outcome._replace(point=point, stopped=state.why, value=None, extra=extra)
+    def finish(self, state: StopState, landscape: Landscape) -> Outcome:
+        outcome = super().finish(state, landscape)
+        assert state.seen is not None
+        assert state.first is not None
+        return outcome._replace(extra=(outcome.extra or {}) | {"guard": state.seen, "guard_start": state.first})

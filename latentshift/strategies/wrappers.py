@@ -122,12 +122,14 @@ class KeepBest(Wrapper):
 
 
 class StopState(NamedTuple):
-    """The inner state; `point` is where a stopped row rests."""
+    """The inner state; `point` is where a stopped row rests; what a guard saw there, and at the start."""
 
     inner: Any
     point: Tensor
     done: Tensor
     why: Tensor
+    seen: Tensor | None = None
+    first: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..files.pictures import grid, to_bytes
+from ..files.pictures import grid, to_bytes, to_planes
 from ..files.scatter import RAW, REAL, Panel, scatter
 from ..metrics.distance import Moments, frechet_moments
 from ..metrics.judge import Judge
@@ -73,7 +73,7 @@ def sample_figures(t: Trainer, held: Data, judge: Any | None, rows: int = 2000) 
         return {k: round(float(v), 4) for k, v in coverage(images, held.mixture.means).items()}
     if judge is None:
         return {}
-    fake = to_bytes(images.numpy(), held.span).transpose(0, 3, 1, 2)
+    fake = to_planes(images.numpy(), held.span)
     real = held.pixels[:rows].cpu().numpy()
     a, b = (Moments.of(_features(judge, np.ascontiguousarray(x))) for x in (fake, real))
     return {f"FD-{judge.network.name}": round(frechet_moments(a, b), 4)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import re
 from pathlib import Path
@@ -15,30 +14,9 @@ import torch
 from latentshift import registry
 from latentshift.metrics.toy import DOT25, wasserstein1
 
+from .test_methods_page import table
+
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A function from the name of a script in examples/ to its module."""
-    monkeypatch.syspath_prepend(str(ROOT / "examples"))
-    return importlib.import_module
-
-
-def table(column: str, page: Path) -> list[dict[str, str]]:
-    """Return the rows, by column name, of the page's tables that have such a column."""
-    found: list[dict[str, str]] = []
-    names: list[str] = []
-    for line in page.read_text("utf-8").splitlines():
-        cells = [c.strip() for c in line.strip("|").split(" | ")] if line.startswith("|") else []
-        if not cells:
-            names = []
-        elif not names:
-            names = cells
-        elif column in names and not set(line) <= set("| -"):
-            found.append(dict(zip(names, cells, strict=True)))
-    assert found, f"no table with {column}"
-    return found
 
 
 def test_every_stated_row_has_a_strategy_and_the_other_way_round(script: Any) -> None:

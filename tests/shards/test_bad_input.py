@@ -13,16 +13,9 @@ import pytest
 
 from latentshift.commands import run
 
+from .test_runs import refused
+
 RING = ["refine", "--model", "ring", "--strategy", "ifgsm", "--steps", "1", "--quiet"]
-
-
-def refused(capsys: pytest.CaptureFixture[str], status: int, *words: Any) -> str:
-    capsys.readouterr()
-    assert run([str(w) for w in words]) == status
-    err = capsys.readouterr().err.strip().splitlines()
-    assert err[-1].startswith("latentshift: error: "), err
-    assert "Traceback" not in "".join(err)
-    return err[-1]
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +83,14 @@ def test_folders_of_others(many: Path, tmp_path: Path, capsys: pytest.CaptureFix
     for words in (["verify"], ["status"], ["top"], ["refine", "--resume"]):
         refused(capsys, 4, *words, tmp_path)
     refused(capsys, 2, "top", many, "-k", "0")
+
+
+def test_a_record_that_lacks_something(cut: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record = json.loads((cut / "run.json").read_text())
+    del record["request"]["num"]
+    (cut / "run.json").write_text(json.dumps(record))
+    for command in ("verify", "status", "top"):
+        assert "the record lacks 'num'" in refused(capsys, 4, command, cut)
 
 
 @pytest.mark.parametrize(
