@@ -58,7 +58,8 @@ def quick(pair: Pair, rows: int = 32) -> list[Finding]:
     """
     if pair.image_shape is None or int(np.prod(pair.image_shape)) > 3 * 64 * 64:
         return []
-    checks = (generator.finite, generator.image_range, generator.latents, critic.signal, critic.probabilities)
+    looks = (generator.finite, generator.image_range, generator.channels, generator.variety, generator.latents)
+    checks = (*looks, critic.signal, critic.scale, critic.probabilities)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LatentshiftWarning)
         probe = Probe(pair, rows)

@@ -62,9 +62,8 @@ class Eye:
         """Return 100 times the Frechet distance of points to the real ones."""
         return 100 * frechet_gaussian(points.mean(0), np.cov(points.T), *self.moments)
 
-    def changes(self, before: Array, after: Array, *, paired: bool, draws: int = 40) -> list[Change]:
-        """Return the changes of FD, density and coverage between two sets of uint8 images (rows of one seed if paired)."""
-        a, b = self.see(before), self.see(after)
+    def changes(self, a: Array, b: Array, *, paired: bool, draws: int = 40) -> list[Change]:
+        """Return the changes of FD, density and coverage between two sets of points (rows of one seed if paired)."""
         balls = [prdc_rows(self.reals, x, k=K).balls / K for x in (a, b)]
         random = np.random.default_rng(0)
         fd, density = np.empty(draws), np.empty(draws)

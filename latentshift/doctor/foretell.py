@@ -46,14 +46,16 @@ class Forecast:
     evidence: str
 
 
-def verdict(changes: Sequence[Change], sure: float = 1.5, likely: float = 1.0) -> str:
+def verdict(
+    changes: Sequence[Change], sure: float = 1.5, likely: float = 1.0, metrics: Sequence[str] = ("FD", "density")
+) -> str:
     """Return the answer that one eye's changes support.
 
     The balance of distance and density that are better and worse by `sure` standard deviations: for is help, against is harm,
     silence or contradiction nothing; what passes `likely` alone is unsure. Coverage is shown and not counted: it agreed in sign
     wherever it spoke.
     """
-    told = [c for c in changes if c.metric in ("FD", "density")]
+    told = [c for c in changes if c.metric in metrics]
     balance = sum(c.better >= sure for c in told) - sum(c.better <= -sure for c in told)
     if balance:
         return "help" if balance > 0 else "harm"
@@ -92,11 +94,13 @@ def foretell(
     """Return a forecast per setting, from pilots judged against `reals` (uint8, of the pair's size)."""
     say("looking at the real images")
     look = eyes(reals)
-    out = []
+    out: list[Forecast] = []
+    raw: list[Array] = []
     for name in settings:
         say(f"a pilot of {rows} samples: {SETTINGS[name][3]}")
         before, after = pilot(pair, name, first, rows)
-        changes = [eye.changes(before, after, paired=SETTINGS[name][2]) for eye in look]
+        raw = raw or [eye.see(before) for eye in look]  # the same seeds under every setting
+        changes = [eye.changes(a, eye.see(after), paired=SETTINGS[name][2]) for eye, a in zip(look, raw, strict=True)]
         answer = verdict(changes[0])
         out.append(Forecast(name, SETTINGS[name][3], answer, WRONG[answer], _told(look, changes)))
     return out

@@ -58,3 +58,29 @@ def test_latent_plane_trains_its_own_pair(loss, tmp_path, reference):
     assert moved > raw, "30 sign steps did not raise the score"
     with Image.open(tmp_path / "latent-plane.png") as picture:
         assert picture.size == (1012, 708)
+
+
+def test_walks_across_manifolds(tmp_path):
+    text = script("across_manifolds.py", "ring", "--walks", "20", "--steps", "20", cwd=tmp_path)
+    raw, moved = (cells(x) for x in text.splitlines() if x.startswith(("| raw", "| 20 steps")))
+    assert raw[1] == raw[-3] == "100%", "the ends lie on modes"
+    share = [float(r[-2].rstrip("%")) for r in (raw, moved)]
+    assert share[0] < 85 < 95 < share[1]
+    with Image.open(tmp_path / "ring-walks.png") as picture:
+        assert picture.size[0] > picture.size[1]
+
+
+def test_walks_between_images(tmp_path):
+    text = script("across_manifolds.py", "fashion32", "--walks", "5", "--frames", "3", "--steps", "1", cwd=tmp_path)
+    rows = [cells(x) for x in text.splitlines() if x.startswith(("| raw", "| 1 steps"))]
+    assert all(len(r) == 6 and 0 <= float(r[1].rstrip("%")) <= 100 for r in rows)
+    assert float(rows[1][-1]) > float(rows[0][-1]), "a step raises the score"
+    with Image.open(tmp_path / "fashion32-walks.png") as picture:
+        assert picture.size[1] > 5 * 64
+
+
+@pytest.mark.parametrize("path", sorted(PAPERS.glob("*.py")), ids=lambda p: p.stem)
+def test_each_script_says_how_long_it_takes(path):
+    words = path.read_text("utf-8").split('"""')[1]
+    assert "short form" in words or "under a minute" in words
+    assert any(w in words for w in ("second", "minute", "hours")), "no run time"

@@ -1,0 +1,108 @@
+"""The scripts that count the doctor's forecasts and weigh the guard's rules: their arithmetic, and their smallest run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def doctor(script):
+    return script("doctor_table")
+
+
+@pytest.fixture
+def guard(script):
+    return script("guard_table")
+
+
+def judges(*draws):
+    return {"one": [list(d) for d in draws], "two": [[0.0, 0.0, 0.0] for _ in draws]}
+
+
+@pytest.mark.parametrize(
+    ("told", "true"),
+    [
+        (judges([2.2, 0, 0], [2.2, 0, 0]), "help"),  # 4.4 / sqrt(2) = 3.1
+        (judges([2.0, 0, 0], [2.0, 0, 0]), "nothing"),
+        (judges([-2.2, 0, 0], [-2.2, 0, 0]), "harm"),
+        (judges([4, -4, 0], [4, -4, 0]), "nothing"),
+        ({"one": [[4, 0, 0]], "two": [[0, -4, 0]]}, "nothing"),
+    ],
+)
+def test_a_truth_needs_three_standard_errors_and_no_judge_against_it(doctor, told, true):
+    assert doctor.truth(told) == true
+
+
+def test_a_rule_with_one_eye_is_the_doctors_own(doctor):
+    rule = (("squeezenet",), ("FD", "density"), 2.0, 1.0)
+    seen = {"squeezenet": [2.5, 0.0, 0.0], "pixels": [-9.0, -9.0, -9.0]}
+    assert doctor.answer(seen, rule) == "help"
+    assert doctor.answer(seen, (("squeezenet", "pixels"), *rule[1:])) == "nothing"
+    assert doctor.answer({"squeezenet": [1.5, 0.0, 0.0]}, rule) == "unsure"
+    assert doctor.points("unsure", "help") == 0.5
+
+
+def test_a_pair_is_foretold_by_a_rule_chosen_on_the_others(doctor):
+    def record(name, z, true):
+        big = [[true * 9.0, 0, 0]]
+        seen = {s: {"squeezenet": [z, 0, 0], "pixels": [0, 0, 0]} for s in doctor.SETTINGS}
+        return {"pair": name, "truth": {s: {"one": big} for s in doctor.SETTINGS}, "seen": seen}
+
+    # three pairs say that 1.6 means nothing; the last one, whose 1.6 means help, is judged by them and missed
+    three = [record(n, 1.6, 0.0) for n in "abc"]
+    text = doctor.tables([*three, record("d", 1.6, 1.0)])
+    assert "| a | nothing, nothing |" in text
+    assert "| d | **nothing, help** |" in text
+    assert 'always "nothing": 9 (75%)' in text
+
+
+def test_where_rules_stop(guard):
+    kept = {
+        "moved": np.array([[0.0, 0.0], [0.2, 0.1], [0.4, 0.2], [0.6, 0.3]]),
+        "score": np.array([[0.0, 5.0], [1.0, 6.0], [2.0, 7.0], [3.0, 8.0]]),
+        "real": np.array([2.0, 2.0]),
+        "views": np.array([[0.0, 0.0], [1.0, 1.0], [0.5, 2.0], [9.0, 1.0]]),
+    }
+    told = guard.stops(kept)
+    assert told["displacement 0.3"].tolist() == [1, 3], "the last point that is not beyond the limit"
+    assert told["reals 0.5"].tolist() == [2, 0], "the first point that has reached real images"
+    assert told["views"].tolist() == [1, 3], "the point before the fall; the end is not looked at"
+
+
+def test_excess_over_the_best_step(guard):
+    told = {"p": {"steps": [1.0, 0.5, 2.0], "rules": {"displacement 0.3": [1.0, 1.0], "reals 0.5": [0.5, 1.0]}}}
+    excess = guard.excesses(told)
+    assert excess["no move"]["p"] == pytest.approx(np.log(2))
+    assert excess["all steps"]["p"] == pytest.approx(np.log(4))
+    assert excess["reals 0.5"]["p"] == 0
+    assert "| p | 50% (1) | 200% (2) | 100% (1) | 50% (1) | - | - |" in guard.tables(told)
+
+
+def test_the_guard_stops_where_the_table_counts(guard, reference, tmp_path, capsys):
+    args = argparse.Namespace(
+        shared=reference("reference").parent, out=tmp_path, critics=None, rows=32, steps=5, reference=200, check=True
+    )
+    guard.measure("sprites16-dcgan-bce", args)
+    said = [line for line in capsys.readouterr().out.splitlines() if "the guard itself" in line]
+    assert len(said) == 2
+    assert all("100.0% as counted" in line for line in said), said
+    weighed = guard.weigh(dict(np.load(tmp_path / "sprites16-dcgan-bce.npz")))
+    assert len(weighed["steps"]) == 6
+    assert weighed["steps"][0] == 1.0
+
+
+def test_a_cell_is_kept_and_not_measured_again(doctor, reference, tmp_path, monkeypatch):
+    args = argparse.Namespace(shared=reference("reference").parent, out=tmp_path, rows=24, pilots=24, reals=60, reference=60)
+    monkeypatch.setattr(doctor, "SETTINGS", {"auto": doctor.SETTINGS["auto"]})
+    doctor.measure("sprites16-dcgan-bce", args)
+    path = tmp_path / "sprites16-dcgan-bce.json"
+    told = json.loads(path.read_text())
+    assert set(told["truth"]["auto"]) == {"resnet20", "resnet56"}
+    assert set(told["seen"]["auto"]) == {"squeezenet", "pixels"}
+    monkeypatch.setattr(doctor, "pilot", None)
+    doctor.measure("sprites16-dcgan-bce", args)
+    assert json.loads(path.read_text()) == told
