@@ -6,11 +6,11 @@
     python examples/papers/across_manifolds.py FOLDER --reals DATA --network FILE.safetensors
     python examples/papers/across_manifolds.py ring --walks 20 --steps 20    # the short form: two seconds
 
-Between two samples of different modes a generator without jumps makes things that lie in no mode. The papers show such walks and
-say that the shifted ones stay on the data; they print pictures and no number. Here each frame of every walk is shifted on its
-own: 100 sign steps of 0.003 for points, the paper's 20 of 0.05 for images. Printed for each place on the walk: points within 0.1
-of a mode (ends in different modes), or the share of images that a network which nothing climbed finds inside the real data
-(precision, k = 5), and the mean score. Ends count as they do: they are samples.
+Between two samples of different modes a generator without jumps makes things that lie in no mode. The papers show such walks
+and say that the shifted ones stay on the data; they print pictures and no number. Here each frame of every walk is shifted on
+its own: 100 sign steps of 0.003 for points, the paper's 20 of 0.05 for images. Printed for each place on the walk: points
+within 0.1 of a mode (ends in different modes), or the share of images that a network which nothing climbed finds inside the
+real data (precision, k = 5), and the mean score.
 
 Expected of inner frames, raw to shifted: ring 73.4 % to 99.6 %, grid 27.2 % to 98.8 %.
 """
