@@ -183,7 +183,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--pairs", nargs="*", default=list(PAIRS))
     parser.add_argument("--rows", type=int, default=600, help="latents of each of the two draws of the truth")
-    parser.add_argument("--pilots", type=int, default=800, help="latents that the doctor sees")
+    parser.add_argument("--pilots", type=int, default=500, help="latents that the doctor sees")
     parser.add_argument("--reals", type=int, default=2000, help="real images that the doctor sees, at most")
     parser.add_argument("--reference", type=int, default=2000, help="real images that judges compare with, at most")
     parser.add_argument("--table", action="store_true", help="measure nothing")

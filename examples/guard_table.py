@@ -10,9 +10,9 @@ core a pair.
 
 The paper's climb (20 sign steps of 0.05, unconstrained) runs once per pair, and every step of every row is kept. A rule of
 `latentshift.strategies.guard` is then a step per row at which it would have stopped, and the Frechet distance of what it keeps
-is compared with that of every common number of steps. Distances are those of two judges (64 principal components of their
-features, total variance 1), as a share of the distance of the raw samples, geometric mean over the judges. The best step is
-chosen on the same rows, which flatters it a little. Expected: the tables of docs/doctor.md.
+is compared with that of every common number of steps. Distances are those of the two judges of `third_party_pairs.py`, as a
+share of the distance of the raw samples, geometric mean over the judges. The best step is chosen on the same rows, which
+flatters it a little. Expected: the tables of docs/doctor.md.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from doctor_table import JUDGES, judge
-from third_party_pairs import HONEST_OF, PAIRS, pair_of, prepared, real_images
+from third_party_pairs import HONEST_OF, JUDGES, PAIRS, Judge, pair_of, prepared, real_images
 
 from latentshift import noise
 from latentshift.engine.run import Engine, Settings
@@ -93,10 +92,10 @@ def measure(name: str, args: argparse.Namespace) -> None:
     labels = torch.arange(args.rows) % pair.classes if pair.classes else None
     folder = args.critics / f"{HONEST_OF.get(name, name)}-{min(len(mine), 1000)}-both" if args.critics else None
     second = read_critic(folder) if folder is not None and folder.is_dir() else None
-    eyes = [judge(n, args.shared, theirs) for n in JUDGES[PAIRS[name]]]
+    eyes = [Judge(n, args.shared, theirs) for n in JUDGES[PAIRS[name]]]
     low, high = pair.image_range
     start = torch.from_numpy(noise.latents(seeds, pair.space.shape, pair.space.prior))
-    rows: dict[str, list[Any]] = {k: [] for k in ("moved", "score", "views", "critic", "seen")}
+    rows: dict[str, list[Any]] = {k: [] for k in ("moved", "score", "views", "critic", *(f"seen{i}" for i in range(len(eyes))))}
     scape = Landscape(pair, Context(torch.tensor(seeds), label=labels))
     for z, (images, score) in climb(pair, start, seeds, labels, args.steps):
         rows["moved"].append(((z - start).flatten(1).norm(dim=1) / start.flatten(1).norm(dim=1)).numpy())
@@ -106,7 +105,8 @@ def measure(name: str, args: argparse.Namespace) -> None:
             with torch.no_grad():
                 rows["critic"].append(pair.replaced(critic=second).logit(images, labels).numpy())
         planes = np.ascontiguousarray(((images - low) / (high - low) * 255).round().clamp(0, 255).to(torch.uint8).numpy())
-        rows["seen"].append(np.stack([eye.see(planes) for eye in eyes]).astype(np.float32))
+        for i, eye in enumerate(eyes):
+            rows[f"seen{i}"].append(eye.see(planes).astype(np.float32))
     some = torch.from_numpy(mine[:1000].astype(np.float32) / 255 * (high - low) + low)
     with torch.no_grad():
         real = pair.logit(some, torch.zeros(len(some), dtype=torch.long) if pair.critic.labels else None).numpy()
@@ -134,8 +134,8 @@ def distance(kept: dict[str, np.ndarray], step: np.ndarray) -> float:
     """Return the distance of rows taken at `step` (rows,) to real images as a share of the raw samples' distance."""
     rows = np.arange(step.size)
     logs = []
-    for i in range(kept["seen"].shape[1]):
-        both = [kept["seen"][t, i, rows].astype(np.float64) for t in (step, np.zeros_like(step))]
+    for i in range(sum(key.startswith("seen") for key in kept)):
+        both = [kept[f"seen{i}"][t, rows].astype(np.float64) for t in (step, np.zeros_like(step))]
         near = [frechet_gaussian(x.mean(0), np.cov(x.T), kept[f"mean{i}"], kept[f"cov{i}"]) for x in both]
         logs.append(np.log(near[0] / near[1]))
     return float(np.exp(np.mean(logs)))
@@ -192,7 +192,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--critics", type=Path, help="honest critics, in folders PAIR-NUMBER-both")
     parser.add_argument("--pairs", nargs="*", default=list(PAIRS))
-    parser.add_argument("--rows", type=int, default=400)
+    parser.add_argument("--rows", type=int, default=300)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--reference", type=int, default=2000, help="real images that judges compare with, at most")
     parser.add_argument("--check", action="store_true", help="also run the guard itself and compare")

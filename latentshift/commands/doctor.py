@@ -23,7 +23,7 @@ SIGNS = {"broken": "broken ", "warning": "warning", "note": "note   ", "good": "
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1.")
 @reals_options
 @click.option("--num", default=256, show_default=True, metavar="N", help="Samples to look at.")
-@click.option("--pilots", default=400, show_default=True, metavar="N", help="Samples refined per setting, with --reals.")
+@click.option("--pilots", default=500, show_default=True, metavar="N", help="Samples refined per setting, with --reals.")
 @general
 def command(**typed: Any) -> None:
     """Examine a pair: is it sound, which methods apply, what will it cost, and will refining help?
@@ -79,7 +79,7 @@ def _costs(pair: Pair, typed: dict[str, Any], reals: Any) -> str:
         passes = 0.0
         for recipe, changes, _, _ in SETTINGS.values():
             passes += get_recipe(recipe).changed(**changes).build().cost().g_forward + 2
-        seconds += per * passes * typed["pilots"] / 1.5 + 0.004 * (min(len(reals), 2000) + 6 * typed["pilots"]) + 10
+        seconds += per * passes * typed["pilots"] / 1.5 + 0.004 * (min(len(reals), 2000) + 4 * typed["pilots"]) + 10
     return f"{pair.name}: about {max(1.0, seconds):.0f} s" + ("" if reals is not None else " (no real images)")
 
 

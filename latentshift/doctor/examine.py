@@ -91,7 +91,7 @@ def examine(
     labels: Tensor | None = None,
     *,
     rows: int = 256,
-    pilots: int = 400,
+    pilots: int = 500,
     settings: tuple[str, ...] = tuple(SETTINGS),
     say: Callable[[str], None] = lambda text: None,
 ) -> Examination:

@@ -87,7 +87,7 @@ def foretell(
     reals: Array,
     *,
     settings: Sequence[str] = tuple(SETTINGS),
-    rows: int = 400,
+    rows: int = 500,
     first: int = 710_000,
     say: Callable[[str], None] = lambda text: None,
 ) -> list[Forecast]:
