@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ..engine.threads import threads
 from . import measure, pairs
 
 #: the papers' seconds for 1,000 samples (Table 8: SNGAN, WGAN-GP on one RTX 3090): another machine, so no ratio to them
@@ -26,15 +27,11 @@ def measured(
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Return the comparison of every pair at every number of rows. Runs on one thread; the setting is put back."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with threads(1):
         found = []
         for name in names:
             nets = pairs.networks(name, shrink=shrink)
             found += measure.compare(nets, tuple(rows), rounds=rounds, steps=steps, say=say)
-    finally:
-        torch.set_num_threads(threads)
     return {
         "machine": {"cpu": _cpu(), "torch": torch.__version__, "threads": 1, "clock": "process CPU time"},
         "rounds": rounds,

@@ -104,7 +104,6 @@ def devices_of(typed: dict[str, Any]) -> list[str]:
 
 def refine_sharded(typed: dict[str, Any], talk: Talk, kept: tuple[str, ...], resume: Path | None) -> None:
     """Do what `latentshift refine --shard-size` does."""
-    import torch
 
     if typed["gif"]:
         raise UsageError("--gif is for runs without shards", way_out="Leave --gif or --shard-size out.")
@@ -120,15 +119,13 @@ def refine_sharded(typed: dict[str, Any], talk: Talk, kept: tuple[str, ...], res
     typed["device"] = devices[0]
     if typed["address"] and typed["engine"] != "ray":
         raise UsageError("--address is that of a Ray cluster", way_out="Add --engine ray.")
-    threads = torch.get_num_threads()
-    if not devices[0].startswith("cuda"):
-        torch.set_num_threads(1)  # with several, the bits of a row depend on the rows beside it
-    try:
-        from .shardrun import run_shards
+    from ..engine.threads import threads
+    from .shardrun import run_shards
 
+    # one thread: shards of machines with different numbers of cores are to be the same
+    alone = contextlib.nullcontext() if devices[0].startswith("cuda") else threads(1)
+    with alone:
         run_shards(typed, talk, kept, resume, devices, rank, world)
-    finally:
-        torch.set_num_threads(threads)
 
 
 @contextlib.contextmanager

@@ -22,6 +22,8 @@ FUSED: dict[type[nn.Module], str] = {
     nn.Sigmoid: "sigmoid",
 }
 
+_THIN = 4  # columns of a product that is summed column by column on many threads
+
 
 @functools.cache
 def can_pack() -> str:
@@ -174,14 +176,21 @@ class Product:
     """x @ weight.T + bias with an activation: packed for oneDNN where the weight is large, else a plain product.
 
     Packed, a product of many rows is 1.2 to 2 times as fast as the plain one, and a row's bits do not depend on the others.
+    The plain one has that too, but for a thin side of 2 to 4 columns on four threads or more: that is summed column by column.
     """
 
     def __init__(self, weight: Tensor, rows: int) -> None:
         self.packed = can_pack_linear() and weight.numel() >= 1 << 16 and min(weight.shape) > 1
+        self.thin = not self.packed and weight.shape[1] <= _THIN and torch.get_num_threads() > 2
         weight = weight.contiguous()
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, rows) if self.packed else weight
 
     def __call__(self, x: Tensor, bias: Tensor | None = None, act: Act = None) -> Tensor:
+        if self.thin:
+            y = x[:, :1] * self.weight[:, 0]
+            for at in range(1, x.shape[1]):
+                y.addcmul_(x[:, at : at + 1], self.weight[:, at])
+            return _applied(y if bias is None else y.add_(bias), act)
         if not self.packed:
             return _applied(F.linear(x, self.weight, bias), act)
         name, numbers = _named(act)

@@ -1,7 +1,8 @@
 """The loop: chunks of rows through a strategy, finished rows compacted away, work counted, failures survived.
 
 The bits of a row do not depend on its batch on a CPU: every call gets a multiple of `PAD` rows (convolutions give other bits
-for 1 or 3 rows than for 16, but the same for 8, 16, 24, ...), and a strategy sees only such batches.
+for 1 or 3 rows than for 16, but the same for 8, 16, 24, ...) on a number of threads that divides it, and a strategy sees
+only such batches.
 """
 
 from __future__ import annotations
@@ -24,8 +25,7 @@ from ..objective import Realness, Term
 from ..space import Context, Space
 from ..strategies.base import REASONS, Strategy, over_rows, strategy_name, where_rows
 from .precision import networks, working
-
-PAD = 8  # rows of a CPU call come in multiples of this
+from .threads import PAD, dealt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +165,8 @@ class Engine:
             objective=self.objective,
             ledger=self.run_.fit_ledger,
         )
-        fitted = strategy.fit(land, Draw(context.seed), reals)
+        with dealt(self.device):
+            fitted = strategy.fit(land, Draw(context.seed), reals)
         self.run_.pilot_seeds = (seeds[-1], seeds[0])
         self.run_.seconds["fit"] = time.perf_counter() - began
         return fitted
@@ -199,7 +200,7 @@ class Engine:
             keep = run.ledger.copy()
             began = time.perf_counter()
             try:
-                with working(self.precision):
+                with working(self.precision), dealt(self.device):
                     chunk = self._chunk(
                         z0[rows],
                         list(seeds[rows]),

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from .. import __version__
-from ..engine.run import PAD, Chunk, Run
+from ..engine.run import Chunk, Run
+from ..engine.threads import PAD
 from ..landscape import Ledger
 from ..model import Pair
 from ..space import Context, Space

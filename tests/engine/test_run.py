@@ -1,5 +1,9 @@
 """The engine: rows that do not see each other, counted work, failures survived, the caller's things left alone."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -258,3 +262,40 @@ def test_on_a_card_rows_agree_within_what_is_promised(reference):
     np.testing.assert_allclose(card["score0"], cpu["score0"], rtol=1e-3)
     signs = np.sign(card["point"] - z.numpy()) == np.sign(cpu["point"] - z.numpy())
     assert signs.mean() > 0.999
+
+
+@pytest.mark.parametrize("threads", [3, 6, 12])
+def test_the_threads_of_the_caller_do_not_mix_rows(threads, monkeypatch):
+    """Whatever the caller's number, rows are dealt out evenly, and the number is put back, after an error too."""
+    before = torch.get_num_threads()
+    pair, seen = linear_pair(), []
+    z, seeds = start(pair, 8)
+    real = Engine._chunk
+    monkeypatch.setattr(Engine, "_chunk", lambda *a, **k: (seen.append(torch.get_num_threads()), real(*a, **k))[1])
+    try:
+        torch.set_num_threads(threads)
+        possible = torch.get_num_threads()  # a machine of few cores may give fewer
+        Engine(STRATEGY, pair).run(z, seeds)
+        assert torch.get_num_threads() == possible
+        assert 8 % seen[0] == 0
+        assert seen[0] <= possible < 2 * seen[0] or seen[0] == 8
+    finally:
+        torch.set_num_threads(before)
+
+
+_ALIKE = """
+import numpy as np, torch
+from latentshift import Sampler, load
+for name, rows in (("ring", 256), ("fashion32", 24)):
+    runs = [Sampler(load(name), strategy="ifgsm", steps=2, chunk=c).refine(seeds=range(rows)) for c in (8, rows)]
+    for key in ("z", "score"):
+        assert np.array_equal(*(np.asarray(getattr(r, key)) for r in runs)), (name, key, torch.get_num_threads())
+"""
+
+
+@pytest.mark.parametrize("threads", [4, 6])
+def test_rows_have_the_same_bits_on_many_threads(threads):
+    """More threads than this machine may have cores: MKL is told to take them all the same."""
+    env = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "MKL_DYNAMIC": "FALSE"}
+    done = subprocess.run([sys.executable, "-c", _ALIKE], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
