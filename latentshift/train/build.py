@@ -22,7 +22,7 @@ from .loop import Settings, Trainer
 from .networks import BACKBONES, atgan_classifier
 from .penalties import ClassLoss, RobDis, WeightClip, WGANDiv
 from .pieces import R1, GradientPenalty, ShiftAndFlip, baked, initialise
-from .recipes import TrainRecipe
+from .recipe import TrainRecipe
 from .scores import one_head
 from .shifts import AgainstLoss, Both, Climb, TowardsOther
 from .terms import ClassTerm, Mine, ModeSeeking, RandomPartner

@@ -16,19 +16,19 @@ from .shifts import AgainstLoss, Both
 from .terms import ClassTerm, ModeSeeking
 
 if TYPE_CHECKING:
-    from .loop import Trainer
+    from .steps import Steps
 
 #: pieces that look at D's gradient row by row
 PER_ROW = (GradientPenalty, R1, WGANDiv, RobDis)
 
 
-def check(t: Trainer) -> None:
-    """Raise UsageError with the first reason why the pieces of a Trainer do not go together."""
+def check(t: Steps) -> None:
+    """Raise UsageError with the first reason why the pieces of a run do not go together."""
     for reason, way_out in _reasons(t):
         raise UsageError(reason, where="training", way_out=way_out)
 
 
-def _reasons(t: Trainer) -> Iterator[tuple[str, str]]:
+def _reasons(t: Steps) -> Iterator[tuple[str, str]]:
     s = t.settings
     if s.loss not in LOSSES:
         yield f"unknown loss {s.loss!r}", f"Known: {', '.join(LOSSES)}."

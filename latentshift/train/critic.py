@@ -19,9 +19,10 @@ from ..model import Pair
 from ..space import Space
 from ..strategies.base import Strategy
 from ..strategies.gradient import IFGSM
-from .loop import Augment, ImageShift, Penalty, Settings, Trainer
+from .loop import Settings, Trainer
 from .pieces import R1, initialise
 from .shifts import Climb
+from .steps import Augment, ImageShift, Penalty
 
 
 def critic_layers(channels: int, side: int, widths: tuple[int, ...] = (32, 64, 128)) -> list[dict[str, Any]]:

@@ -17,9 +17,9 @@ from ..errors import RequestError, UsageError
 from ..layers import LayerNet
 from ..model import Pair
 from .critic import critic_layers, head_layers
-from .loop import Augment, Penalty
 from .pieces import R1, GradientPenalty, ShiftAndFlip, initialise
 from .shifts import TowardsOther
+from .steps import Augment, Penalty
 from .trunks import get_trunk, through
 
 Kind = Literal["pixel", "features", "both", "own"]

@@ -25,7 +25,7 @@ from .build import card_of, finished
 from .data import Data
 from .loop import Trainer
 from .progress import critic_figures, picture, sample_figures
-from .recipes import TrainRecipe
+from .recipe import TrainRecipe
 
 SCHEMA = 1
 PARTS = ("train.json", "log.jsonl", "checkpoint.pt")

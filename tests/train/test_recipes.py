@@ -12,8 +12,10 @@ from latentshift.train.build import MANY, build, piece
 from latentshift.train.data import BUNDLED, Images, Points, read_data
 from latentshift.train.loop import Settings
 from latentshift.train.networks import BACKBONES
+from latentshift.train.paper000 import EPS000
 from latentshift.train.progress import accuracy, auc
-from latentshift.train.recipes import EPS000, SETTINGS, TRAINING, get_training_recipe
+from latentshift.train.recipe import SETTINGS
+from latentshift.train.recipes import TRAINING, get_training_recipe
 
 
 @pytest.mark.parametrize("name", TRAINING)
