@@ -77,31 +77,46 @@ def attack_steps(t: Trainer, case: str, side: str, *, most: int = 200, size: flo
     return float(took.mean())
 
 
+def cell(case: str, dat: bool, lr: float, seed: int, stops: list[int], attack: int) -> list[dict[str, Any]]:
+    """Train one run and return its figures at every stop."""
+    t, told = trainer(case, dat, seed, stops[-1], lr), []
+    for stop in stops:
+        while t.step < stop:
+            t.one_step()
+        told.append({**figures(t, case), **{s: attack_steps(t, case, s, most=attack) for s in ("generated", "real")}})
+    return told
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rates", default="0.0001,0.001,0.005", help="learning rates of the sensitivity table")
     parser.add_argument("--attack", type=int, default=200, help="give an attack up after so many steps")
+    parser.add_argument("--cache", type=Path, help="a folder for finished runs")
     parser.add_argument("--out", type=Path, help="write the tables as JSON")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    stops = sorted({max(1, args.steps // 5), max(1, args.steps // 3), args.steps})
+    every = sorted({max(1, args.steps // 5), max(1, args.steps // 3), args.steps})
     rows: list[dict[str, Any]] = []
     print("| case | method | rate | step | W1 | columns | attack steps, generated / real |\n|" + " --- |" * 7)
     runs = [(case, dat, 1e-3) for case in WEIGHTS for dat in (False, True)]
     runs += [("even", dat, float(r)) for r in args.rates.split(",") if float(r) != 1e-3 for dat in (False, True)]
     for case, dat, lr in runs:
-        made = [trainer(case, dat, seed, args.steps, lr) for seed in range(args.seeds)]
-        for stop in stops if lr == 1e-3 else [args.steps]:
-            told = []
-            for t in made:
-                while t.step < stop:
-                    t.one_step()
-                told.append(
-                    {**figures(t, case), **{s: attack_steps(t, case, s, most=args.attack) for s in ("generated", "real")}}
-                )
-            w1 = [r["w1"] for r in told]
+        stops, told = every if lr == 1e-3 else every[-1:], []
+        for seed in range(args.seeds):
+            name = f"dat-{case}-{'dat' if dat else 'vanilla'}-{lr:g}-{seed}-{args.steps}-{args.attack}.json"
+            kept = args.cache / name if args.cache else None
+            if kept and kept.exists():
+                told.append(json.loads(kept.read_text()))
+                continue
+            told.append(cell(case, dat, lr, seed, stops, args.attack))
+            if kept:
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                kept.write_text(json.dumps(told[-1]))
+        for i, stop in enumerate(stops):
+            at = [t[i] for t in told]
+            w1 = [r["w1"] for r in at]
             row = {
                 "case": case,
                 "method": "DAT" if dat else "vanilla",
@@ -109,8 +124,8 @@ def main() -> None:
                 "step": stop,
                 "w1": statistics.fmean(w1),
                 "w1_sd": statistics.stdev(w1) if len(w1) > 1 else 0.0,
-                "columns": [statistics.fmean(r["columns"][i] for r in told) for i in range(3)],
-                **{s: statistics.fmean(r[s] for r in told) for s in ("generated", "real")},
+                "columns": [statistics.fmean(r["columns"][c] for r in at) for c in range(3)],
+                **{s: statistics.fmean(r[s] for r in at) for s in ("generated", "real")},
             }
             rows.append(row)
             columns = " ".join(f"{c:.2f}" for c in row["columns"])

@@ -1,12 +1,13 @@
 """Ring and Grid (paper 000 H.1) for every training method, beside reference figures, and AdvLatGAN-z after training.
 
-    python examples/papers/toy_training.py                     # 20 cells of three seeds: about 25 minutes of one core
+    python examples/papers/toy_training.py                     # 20 cells of three seeds: about 16 minutes of one core
     python examples/papers/toy_training.py --only ring --seeds 1 --iterations 50 --rows 400     # the short form: seconds
     python examples/papers/toy_training.py --more              # ten further methods, no reference figures: 25 minutes more
 
 2,000 iterations of batch 50 (the papers' "one epoch"), Adam 1e-3, networks of tables 13 and 14, n_d = 1, the live G. Every
 finished (cell, seed) is kept as JSON in --cache, so that a cut run goes on. The papers print pictures, not figures, for these
-sets: "reference" is an independent implementation at the same settings, three seeds. Results: docs/training-tables.md.
+sets: "reference" is an independent implementation at the same settings, three seeds; toy_signs.py says which of its signs
+came out again. Results: docs/training-tables.md.
 """
 
 from __future__ import annotations
@@ -210,7 +211,13 @@ def main() -> None:
             theirs = REFERENCE[data].get(method) if args.iterations == 2000 else None
             told = {k: f"{m:.3g} ± {s:.2g}" for k, (m, s) in ours.items()}
             print(f"| {data} | {method} | " + " | ".join(told.values()) + f" | {spread(rows, 'ms')[0]:.1f} |", flush=True)
-            row: dict[str, Any] = {"data": data, "method": method, "ours": ours, "ms": spread(rows, "ms")[0]}
+            row: dict[str, Any] = {
+                "data": data,
+                "method": method,
+                "seeds": len(rows),
+                "ours": ours,
+                "ms": spread(rows, "ms")[0],
+            }
             row["z"] = {
                 when: {k: spread([r["z"][when] for r in rows], k) for k in ("near", "jsd", "w1", "logit")}
                 for when in ("raw", "refined")

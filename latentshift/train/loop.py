@@ -23,6 +23,7 @@ class Trainer(Steps):
     """A training run that can stop after any step and go on to the bit; `log` has a row for every checkpoint."""
 
     log: list[dict[str, float]] = field(default_factory=list)
+    kept_at: int | None = None  # the step of the checkpoint that was written or read last
 
     def run(
         self,
@@ -62,9 +63,10 @@ class Trainer(Steps):
 
     def broken(self) -> NumericError:
         """Return the error of a run whose numbers broke."""
+        kept = "There is no checkpoint yet" if self.kept_at is None else f"The checkpoint of step {self.kept_at} is intact"
         return NumericError(
             f"the loss or a weight is not finite at step {self.step}",
-            way_out="The last checkpoint is intact; lower the learning rate.",
+            way_out=f"{kept}; lower the learning rate.",
         )
 
     def check(self) -> None:
@@ -78,7 +80,9 @@ class Trainer(Steps):
     def save(self, path: Path) -> None:
         """Write all that a resume needs, whole or not at all."""
         disk.save(self, path)
+        self.kept_at = self.step
 
     def restore(self, path: Path) -> None:
         """Take up the state of `save`; refuses a checkpoint of another run and names what changed."""
         disk.restore(self, path)
+        self.kept_at = self.step

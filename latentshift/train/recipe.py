@@ -39,6 +39,7 @@ class TrainRecipe:
     def changed(self, options: Mapping[str, Any]) -> TrainRecipe:
         """Return this recipe with fields, settings or options of pieces changed: `z_size`, `batch`, `latent_shift.step_size`.
 
+        None as `loss` is the pair "none" (the word that --option reads as no value).
         Raises UsageError for a name that is none of them.
         """
         fields = {f.name for f in dataclasses.fields(self)} - {"name", "line", "settings", "slots", "source", "evidence"}
@@ -53,7 +54,7 @@ class TrainRecipe:
                     raise UsageError(f"{self.name} has no {slot!r}", where=f"--option {key}", way_out=_has(slots))
                 slots[slot] = tuple((kind, {**kw, option: value}) for kind, kw in slots[slot])
             elif key in SETTINGS:
-                settings[key] = value
+                settings[key] = "none" if key == "loss" and value is None else value
             else:
                 known = (*sorted(fields), *SETTINGS)
                 raise UnknownNameError("option", key, known, where="--option", way_out=f"Known: {', '.join(known)}.")

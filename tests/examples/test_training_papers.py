@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -65,6 +66,31 @@ def test_what_counts_as_agreement() -> None:
     assert toy.inside((0.0012, 0.0), (0.001, 0.0), 3, 0.0005), "within the rounding of what was printed"
 
 
+def test_signs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """What falls, rises or stays is read from the means and their spread, and the page says what the record says."""
+    module = script("toy_signs")
+    assert [module.judged("", (1.0, 0.3), (0.8, 0.4), s).held for s in ("falls", "rises", "stays")] == [True, False, True]
+    assert module.judged("", (1.0, 0.1), (0.8, 0.1), "falls").beyond
+    assert not module.judged("", (1.0, 0.1), (0.8, 0.1), "does not fall").held
+    seen = list(module.signs(RECORD["toy"]["rows"]))
+    assert len(seen) == len(module.SIGNS)
+    page = (ROOT / "docs" / "training-tables.md").read_text()
+    assert f"{sum(v.held for v in seen)} of {len(seen)} signs held" in page
+    assert all(v.line() in page for v in seen)
+
+
+def test_advas_on_digits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], reference: Callable[..., Path]
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "examples" / "papers"))
+    judge = reference("data", "nets", "cnn_mnist_fp16.safetensors")
+    words = ["--data", reference("data", "mnist"), "--judge", judge, "--steps", 1, "--stops", 1, "--seeds", 1, "--rows", 70]
+    run("advas_mnist", monkeypatch, *words, "--batch", 4, "--width", 0.0625, "--cache", tmp_path, "--out", tmp_path / "a.json")
+    told = json.loads((tmp_path / "a.json").read_text())["rows"]
+    assert [r["arm"] for r in told] == ["WGAN-GP", "WGAN-GP + AdvAs", "AdvAs alone"]
+    assert all(np.isfinite(r["curves"][0][0]["fd"]) for r in told)
+
+
 def test_overhead(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     module = script("training_overhead")
     base = module.trainer("toy", module.methods(module.BCE, None)["vanilla"])
@@ -118,10 +144,12 @@ def test_fashion_grid(
     garments: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--data", garments, "--steps", 1, "--batch", 4, "--rows", 40, "--seeds", 1, "--backbones", "T"]
-    run("fashion_grid", monkeypatch, *words, "--out", tmp_path / "t.json")
+    run("fashion_grid", monkeypatch, *words, "--out", tmp_path / "t.json", "--pictures", tmp_path / "p")
     table = json.loads((tmp_path / "t.json").read_text())["rows"]
     assert [r["method"] for r in table] == ["vanilla", "qua", "dat", "advas", "div"]
-    assert all(np.isfinite(r["rows"][0]["fd"]) for r in table)
+    assert all(np.isfinite(r["rows"][0][when]["fd"]) for r in table for when in ("raw", "5", "20"))
+    assert "T, qua minus vanilla, seed by seed" in capsys.readouterr().out
+    assert len(list((tmp_path / "p").glob("*.png"))) == 5
 
 
 def test_fine_tuning_beside_refining(

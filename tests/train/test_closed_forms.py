@@ -199,6 +199,7 @@ def test_advas_on_the_linear_oracle() -> None:
     assert size[0] / size[1] == pytest.approx(ratio), "|g0| / |g1| = |w| / (2 |Delta|)"
     assert torch.allclose(step(AdvAs(scale="cap"))[1][1], g0[1] + min(1.0, ratio) * g1[1])
     assert torch.allclose(step(AdvAs(scale="match"))[1][1], g0[1] + ratio * g1[1])
+    assert torch.allclose(step(AdvAs(scale="alone"))[1][1], 2 * delta), "G's own gradient is left out"
     halves = [(G(z[s]).mean(0) - x[s].mean(0)).detach() for s in (slice(0, 3), slice(3, 7))]
     _, split = step(AdvAs(scale=1.0, estimator="split"))
     assert torch.allclose(split[1] - g0[1], halves[0] + halves[1]), "grad_c of Delta1 . Delta2"

@@ -74,6 +74,7 @@ def test_the_papers_steps_are_the_recipes() -> None:
 
 
 def test_options_reach_settings_fields_and_pieces() -> None:
+    assert get_training_recipe("vanilla/small").changed({"loss": None}).settings["loss"] == "none", "--option loss=none"
     recipe = get_training_recipe("advlatgan-qua/toy-bce").changed({"z_size": 4, "batch": 8, "latent_shift.step_size": 0.1})
     t = build(recipe, Points(BUNDLED["ring"]), seed=3)
     assert (t.settings.batch, t.settings.seed, t.settings.betas) == (8, 3, (0.5, 0.9))
