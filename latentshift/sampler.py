@@ -26,7 +26,7 @@ from .model import Critic, Pair, check_finite
 from .objective import Realness, Term
 from .recipe import AUTO_REALS, Recipe, get_recipe, stage_of
 from .registry import make_strategy
-from .space import Prior, Space
+from .space import Context, Prior, Space
 from .strategies.base import REASONS, Stay, Strategy, options, strategy_name
 from .strategies.keep import compose
 
@@ -68,6 +68,7 @@ class Result:
     images0: Any = field(default=None, repr=False)
     accepted: Any = None
     by_seed: bool = True
+    space: Space | None = field(default=None, repr=False)  # where the points lie; None: the pair's own
     honest: dict[str, Any] | None = field(default=None, repr=False)  # what the honest critic's card says, where one was fitted
 
     @property
@@ -89,10 +90,16 @@ class Result:
         after = to_bytes(np.asarray(self.images)[rows], self.pair.image_range)
         return grid(before, after, self.names()[rows], np.asarray(self.gain)[rows].tolist(), columns=columns)
 
-    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
-        """Write pictures, `latents.npz`, `samples.jsonl`, `run.json` and `grid.png` into `folder` and return it."""
+    def save(self, folder: str | Path, *, overwrite: bool = False, noise: bool = False) -> Path:
+        """Write pictures, `latents.npz`, `samples.jsonl`, `run.json` and `grid.png` into `folder` and return it.
+
+        `noise` adds a style model's noise maps to `latents.npz`.
+        """
         folder = Path(folder)
-        recorder = Recorder(folder, self.pair, self.recipe, self.seeds, self.names(), self.labels, space=self.pair.space)
+        space = self.space or self.pair.space
+        if noise and not getattr(space, "noise_shapes", None):
+            raise RequestError(f"{self.pair.name!r} has no noise maps", way_out="Leave noise= out.")
+        recorder = Recorder(folder, self.pair, self.recipe, self.seeds, self.names(), self.labels, space=space, noise=noise)
         if self.honest is not None:
             recorder.more["honest"] = {k: v for k, v in self.honest.items() if k != "parts"}
         recorder.prepare(overwrite=overwrite)
@@ -116,14 +123,16 @@ class Result:
             return write_report(folder, path)[0]
 
     def _with_before(self) -> Result:
-        if self.images0 is not None or self.run.chunks[0].point0.shape[1:] != self.pair.space.shape:
+        if self.images0 is not None:
             return self
-        chunks = []
+        chunks, space = [], self.space or self.pair.space
         for c in self.run.chunks:
-            z = torch.from_numpy(c.point0).to(self.pair.device, self.pair.compute_dtype)
-            label = None if self.labels is None else torch.as_tensor(self.labels)[torch.from_numpy(c.rows)].to(z.device)
+            point = torch.from_numpy(c.point0).to(self.pair.device, self.pair.compute_dtype)
+            label = None if self.labels is None else torch.as_tensor(self.labels)[torch.from_numpy(c.rows)].to(point.device)
+            seed = torch.tensor([self.seeds[i] for i in c.rows], device=point.device)
             with torch.no_grad():
-                chunks.append(c._replace(images0=self.pair.generate(z, label).cpu().numpy()))
+                images0 = space.decode(self.pair, point, Context(seed, label, point0=point))
+            chunks.append(c._replace(images0=images0.cpu().numpy()))
         return dataclasses.replace(self, run=dataclasses.replace(self.run, chunks=chunks))
 
 
@@ -301,7 +310,7 @@ class Sampler:
         engine = Engine(built, pair, objective=goal, space=self._space(pair, recipe), settings=settings, reals=reals)
         run = engine.run(point, numbers, label, images0=before, progress=progress)
         return self._result(
-            run, point, z, numbers, label if label is not None else engine.labels_of(numbers), recipe, seeds, pair
+            run, point, z, numbers, label if label is not None else engine.labels_of(numbers), recipe, seeds, pair, engine.space
         )
 
     def _wants_honest(self, honest: bool | None, strategy: Any, objective: Any, z: Any) -> bool:
@@ -332,7 +341,16 @@ class Sampler:
         return self._fit[1]
 
     def _result(
-        self, run: Run, point: Tensor, z: Latents | None, seeds: list[int], label: Any, recipe: Any, given: Any, pair: Pair
+        self,
+        run: Run,
+        point: Tensor,
+        z: Latents | None,
+        seeds: list[int],
+        label: Any,
+        recipe: Any,
+        given: Any,
+        pair: Pair,
+        space: Space,
     ) -> Result:
         def back(parts: list[Any], like: bool = True) -> Any:
             whole = np.concatenate(parts)
@@ -369,6 +387,7 @@ class Sampler:
             trace=trace,
             run=run,
             pair=pair,
+            space=space,
             recipe=recipe,
             by_seed=given is not None,
         )

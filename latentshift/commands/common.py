@@ -62,6 +62,13 @@ def _config(ctx: click.Context, param: click.Parameter, value: Path | None) -> N
     }
 
 
+def _offline(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value:
+        from ..files.offline import switch_off
+
+        ctx.call_on_close(switch_off())
+
+
 def known(group: str) -> Callable[..., list[str]]:
     """Return what completes a name of a group (files still complete behind a `/` or a dot)."""
 
@@ -94,6 +101,13 @@ general = options(
     click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout and nothing else."),
     click.option("--quiet", is_flag=True, help="Print warnings and errors only."),
     click.option("--debug", is_flag=True, help="Print the trace of an error."),
+    click.option(
+        "--offline",
+        is_flag=True,
+        expose_value=False,
+        callback=_offline,
+        help="Ask nothing of the network: what is not in the cache is an error at once.",
+    ),
 )
 
 model_options = options(

@@ -17,9 +17,8 @@ from .common import Talk, general
 @click.option("--sha256", metavar="HEX", help="What the file must be.")
 @click.option("--size", type=int, metavar="BYTES", help="How large it must be.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Where to put it.  [default: the cache]")
-@click.option("--offline", is_flag=True, help="Ask nothing of the network: say where the file lies, or that it is not there.")
 @general
-def command(reference: str, sha256: str | None, size: int | None, out: Path | None, offline: bool, **typed: Any) -> None:
+def command(reference: str, sha256: str | None, size: int | None, out: Path | None, **typed: Any) -> None:
     """Download a file into the cache and check it; print its path. What was begun is taken up, what is there is not asked for.
 
     Nothing in the file is read or run; no token is sent. The cache is LATENTSHIFT_CACHE, else the platform's.
@@ -38,13 +37,13 @@ def command(reference: str, sha256: str | None, size: int | None, out: Path | No
     if is_hub(reference):
         if sha256 is not None or size is not None or out is not None:
             raise UsageError("--sha256, --size and --out are for addresses", way_out="The hub's own library checks its files.")
-        path = fetch_hub(reference, offline=offline)
+        path = fetch_hub(reference)
     elif address is None:
         path = _bundled(reference)
     else:
         bar = _Bar() if sys.stderr.isatty() and not talk.quiet else None
         try:
-            path = fetch(address, out, sha256=sha256, size=size, offline=offline, progress=bar)
+            path = fetch(address, out, sha256=sha256, size=size, progress=bar)
         finally:
             if bar is not None:
                 bar.close()

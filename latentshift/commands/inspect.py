@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import click
 
@@ -12,10 +11,10 @@ from .listing import _tree
 
 
 @click.command(short_help="what a file holds")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", metavar="FILE")
 @general
-def command(file: Path, as_json: bool, quiet: bool, debug: bool) -> None:
-    """What a file or folder holds: kind, family, parts, resolution, classes, whether there is a D, sizes.
+def command(file: str, as_json: bool, quiet: bool, debug: bool) -> None:
+    """What a file, a folder or a known model holds: kind, family, parts, resolution, classes, whether there is a D, sizes.
 
     Nothing in the file is run and no network is built. It reads pair folders, runs, safetensors, npz and npy; further kinds
     through the model families that are installed.
@@ -26,9 +25,13 @@ def command(file: Path, as_json: bool, quiet: bool, debug: bool) -> None:
       latentshift inspect my-pair/G.safetensors --json
       latentshift inspect latentshift-out/00000-fashion32-ifgsm
     """
-    from ..files.inspect import inspect_path
+    from pathlib import Path
 
-    found = inspect_path(file)
+    from ..files.inspect import inspect_path
+    from ..files.names import local_path
+
+    path = Path(file)
+    found = inspect_path(path if path.exists() or path.is_symlink() else local_path(file)[0] or path)
     if as_json:
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return

@@ -27,6 +27,7 @@ from .common import (
 from .dry import dry, plan_line
 from .honest import honest_options, told_of, wants_critic, with_critic
 from .keep import keep_options
+from .maps import noise_option, refuse_noise
 from .method import method_options, recipe_of
 from .reals import reals_of, reals_options
 from .sharded import KEPT, record_at, refine_sharded, shard_options, wanted
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
 @click.option("--overwrite", is_flag=True, help="Take the place of another run in --outdir.")
 @click.option("--save-before", is_flag=True, help="Also write the unrefined images.")
 @click.option("--grid", "tiles", default="8x8", show_default=True, metavar="WxH", help="Columns and rows of pairs in grid.png.")
+@noise_option
 @click.option("--no-metadata", is_flag=True, help="Leave the text chunks out of the PNG files.")
 @click.option("--gif", is_flag=True, help="Also write the path of each sample as an animated picture (path/seed0000.gif).")
 @click.option("--no-report", is_flag=True, help="Leave the page (report.html) out.")
@@ -101,6 +103,7 @@ def refine(**typed: Any) -> None:
             return
         typed = _taken_up(typed, record)
     if wanted(typed, record):
+        refuse_noise(typed, sharded=True)
         return refine_sharded(typed, talk, _KEPT, resume)
     seeds = seeds_of(typed["seeds"], typed["num"], typed["latents"], typed["projected_w"])
     recipe = recipe_of(typed)
@@ -138,7 +141,7 @@ _KEPT = (
     ),
     *("device", "chunk", "save_before", "tiles", "no_metadata", "gif", "no_report"),
     *KEPT,
-    "precision",
+    *("precision", "save_noise"),
 )
 
 
@@ -205,6 +208,7 @@ def _work(
     if typed["gif"] and len(pair.image_shape or ()) != 3:
         raise UsageError(f"{pair.name!r} makes points, not pictures", where="--gif", way_out="Leave --gif out.")
     space = space_of(typed, pair, recipe.space, asked=typed["space"] is not None)
+    refuse_noise(typed, space=space)
     recipe = recipe if space.name == recipe.space else recipe.changed(space=space.name)
     z0, numbers, labels, names = _start(typed, pair, seeds, space)
     request = {k: str(typed[k]) if isinstance(typed[k], Path) else typed[k] for k in _KEPT}
@@ -257,6 +261,7 @@ def _work(
         before=typed["save_before"],
         metadata=not typed["no_metadata"],
         tiles=tiles,
+        noise=bool(typed["save_noise"]),
     )
     if resume is None:
         recorder.prepare(overwrite=typed["overwrite"])

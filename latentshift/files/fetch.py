@@ -22,6 +22,7 @@ from typing import Any
 from .. import __version__
 from ..errors import DownloadError, UsageError
 from .cache import cache_folder, file_sha256
+from .offline import is_off
 from .write import output_errors
 
 Progress = Callable[[int, int | None], None]  # bytes there, bytes in all where known
@@ -61,7 +62,7 @@ def fetch(
         path.parent.mkdir(parents=True, exist_ok=True)
     if _there(path, sha256, size):
         return path
-    if offline or os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+    if offline or is_off():
         raise DownloadError("not in the cache, and the network is off", where=url, way_out=f"Leave --offline out. {_BY_HAND}")
     with _lock(path, wait):
         if not _there(path, sha256, size):  # another process may have brought it

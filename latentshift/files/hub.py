@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import DownloadError, FileError, UsageError
+from .offline import is_off
 
 _BY_HAND = "Fetch it by hand and give the file's path."
 _FORM = re.compile(r"hf://(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^/]+))?(?:/(?P<file>.+))?")
@@ -62,7 +63,7 @@ def fetch_hub(reference: str, *, offline: bool = False) -> Path:
     settings: dict[str, Any] = {
         "revision": revision,
         "endpoint": os.environ.get("HF_ENDPOINT") or None,
-        "local_files_only": offline or os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"),
+        "local_files_only": offline or is_off(),
     }
     try:
         if file:

@@ -37,9 +37,10 @@ class Published:
     def fetched(self) -> Path:
         """Return the file, fetched into the cache where it is not there yet; the licence is named either way."""
         from .fetch import cached_path, fetch
+        from .offline import is_off
 
         print(f"note: {self.name}: {self.what}; licence: {self.licence}", file=sys.stderr)
-        if not cached_path(self.url).exists():
+        if not cached_path(self.url).exists() and not is_off():
             print(f"note: fetching {self.url}", file=sys.stderr)
         return fetch(self.url)
 

@@ -46,11 +46,12 @@ class Recorder:
         before: bool = False,
         metadata: bool = True,
         tiles: tuple[int, int] = (8, 8),
+        noise: bool = False,
     ) -> None:
         self.pair, self.recipe, self.space = pair, dict(recipe), space
         self.seeds, self.names = list(seeds), list(names)
         self.labels = None if labels is None else np.asarray(torch.as_tensor(labels).cpu())
-        self.tiles = tiles
+        self.tiles, self.noise = tiles, noise
         self.drop = bool(recipe.get("drop"))
         self.request = dict(request or {})
         self.more: dict[str, Any] = {}  # what else the record says from the start
@@ -106,7 +107,9 @@ class Recorder:
             arrays["tries"] = told.pop("tries").astype(np.int64)
         arrays |= {f"extra_{k}": v for k, v in told.items()}
         if hasattr(self.space, "styles"):
-            arrays["w"] = self._styles(chunk)
+            arrays["w"], maps = self._styles(chunk)
+            if self.noise and maps is not None:
+                arrays["noise"] = maps
         after = before = None
         if self.pictures:
             after = to_bytes(chunk.images, self.pair.image_range)
@@ -128,17 +131,20 @@ class Recorder:
                 arrays["x0"] = chunk.images0
         self.folder.put(chunk.rows, arrays, names, after, before)
 
-    def _styles(self, chunk: Chunk) -> Array:
-        """Return the w of all layers behind the chunk's points, the same bits for a row in any chunk."""
+    def _styles(self, chunk: Chunk) -> tuple[Array, Array | None]:
+        """Return the w of all layers behind the chunk's points, the same bits for a row in any chunk, and the noise maps
+        (rows, total) where they are asked for and there are any."""
         index = torch.arange(-(-len(chunk.rows) // PAD) * PAD).clamp_max(len(chunk.rows) - 1)
         device, dtype = self.pair.device, self.pair.compute_dtype
         numbers = torch.tensor([self.seeds[i] for i in chunk.rows], device=device)[index]
         label = None if self.labels is None else torch.from_numpy(self.labels[chunk.rows]).to(device)[index]
         point, point0 = (torch.from_numpy(p).to(device, dtype)[index] for p in (chunk.point, chunk.point0))
+        space: Any = self.space
+        context = Context(seed=numbers, label=label, point0=point0)
         with torch.no_grad():
-            w = self.space.styles(self.pair, point, Context(seed=numbers, label=label, point0=point0))  # type: ignore[attr-defined]
-        out: Array = w[: len(chunk.rows)].float().cpu().numpy()
-        return out
+            made = [space.styles(self.pair, point, context), space.maps(self.pair, point, context) if self.noise else None]
+        w, noise = (None if x is None else x[: len(chunk.rows)].float().cpu().numpy() for x in made)
+        return w, noise
 
     def finish(self, run: Run, *, status: str = "complete", ledger: Ledger | None = None, **more: Any) -> dict[str, Any]:
         """Merge what is finished, draw the grid, write the last record, and return it."""
@@ -200,6 +206,8 @@ class Recorder:
         if self.labels is not None:
             out["labels"] = self.labels[rows].astype(np.int64)
         out |= {"score0": done["score0"], "score": done["score"]}
+        if "noise" in done:
+            out |= {"noise": done["noise"], "noise_shapes": np.array(self.space.noise_shapes, np.int64)}  # type: ignore[attr-defined]
         return out | {k: done[k] for k in ("accepted", "tries", "x0", "x") if k in done}
 
     def _dropped(self, done: Mapping[str, Array]) -> Array:

@@ -101,12 +101,33 @@ def drawn_noise(G: LatentG, seed: Tensor) -> Tensor:
     return Draw(seed).normal(0, "generator noise", (G.noise_size,))
 
 
-@dataclass(frozen=True)
-class LatentSpace(Space):
-    """z, with the row's held noise where the generator's noise is random.
+def own_noise(G: LatentG) -> Tensor | None:
+    """Return the network's own noise maps (1, total), or None where it uses none."""
+    if G.noise_mode != "const" or not G.noise_size:
+        return None
+    maps = [m.noise_const.reshape(1, -1) for b in G.net.synthesis_net.blocks() for m in b.layers() if m.use_noise]
+    return torch.cat(maps, 1)
 
-    `styles` of every space here gives the w of all layers (rows, num_ws, w_dim) behind a point: what `projected_w.npz` keeps.
+
+@dataclass(frozen=True)
+class StyledSpace(Space):
+    """What the spaces here share, beside decoding.
+
+    `styles` gives the w of all layers (rows, num_ws, w_dim) behind a point: what `projected_w.npz` keeps; `maps` the noise
+    maps (rows, total) that its picture has, before their strengths, or None where it has none. `noise_shapes` cuts them.
     """
+
+    noise_shapes: tuple[tuple[int, int], ...] = ()
+
+    def maps(self, pair: Any, point: Tensor, context: Context) -> Tensor | None:
+        held = held_noise(pair.G, context, point)
+        own = own_noise(pair.G) if held is None else None
+        return held if own is None else own.to(point).expand(len(point), -1)
+
+
+@dataclass(frozen=True)
+class LatentSpace(StyledSpace):
+    """z, with the row's held noise where the generator's noise is random."""
 
     def styles(self, pair: Any, point: Tensor, context: Context) -> Tensor:
         ws: Tensor = pair.G.styles(point, context.label)
@@ -118,7 +139,7 @@ class LatentSpace(Space):
 
 
 @dataclass(frozen=True)
-class StyleSpace(Space):
+class StyleSpace(StyledSpace):
     """w: one style for all layers, (rows, w_dim)."""
 
     def enter(self, pair: Any, z: Tensor, context: Context) -> Tensor:
@@ -148,7 +169,7 @@ class LayerStyleSpace(StyleSpace):
 
 
 @dataclass(frozen=True)
-class NoiseSpace(Space):
+class NoiseSpace(StyledSpace):
     """z and all noise maps as one tensor (rows, z_dim + total), z first. With `hold_z` only the maps move."""
 
     z_dim: int = 0
@@ -157,9 +178,8 @@ class NoiseSpace(Space):
     def enter(self, pair: Any, z: Tensor, context: Context) -> Tensor:
         G = pair.G
         start = held_noise(G, context, z)
-        if start is None and G.noise_mode == "const":
-            maps = [m.noise_const.reshape(1, -1) for b in G.net.synthesis_net.blocks() for m in b.layers()]
-            start = torch.cat(maps, 1).to(z).expand(len(z), -1)
+        if start is None and (own := own_noise(G)) is not None:
+            start = own.to(z).expand(len(z), -1)
         return torch.cat([z, drawn_noise(G, context.seed).to(z) if start is None else start], 1)
 
     def styles(self, pair: Any, point: Tensor, context: Context) -> Tensor:
@@ -168,6 +188,9 @@ class NoiseSpace(Space):
             z = (z if context.point0 is None else context.point0[:, : self.z_dim].to(z)).detach()
         ws: Tensor = pair.G.styles(z, context.label)
         return ws
+
+    def maps(self, pair: Any, point: Tensor, context: Context) -> Tensor | None:
+        return point[:, self.z_dim :]
 
     def decode(self, pair: Any, point: Tensor, context: Context) -> Tensor:
         images: Tensor = pair.G.paint(self.styles(pair, point, context), point[:, self.z_dim :])
@@ -178,13 +201,15 @@ def spaces(G: LatentG) -> dict[str, Space]:
     """Return the spaces of a generator by name, z first."""
     net = G.net
     law = FittedGaussian(lambda: w_moments(G))
+    shapes = tuple(net.noise_shapes) if G.noise_mode != "none" else ()
     table: dict[str, Space] = {
-        "z": LatentSpace("z", (net.z_dim,)),
-        "w": StyleSpace("w", (net.w_dim,), law),
-        "w+": LayerStyleSpace("w+", (net.num_ws, net.w_dim), law),
+        "z": LatentSpace("z", (net.z_dim,), noise_shapes=shapes),
+        "w": StyleSpace("w", (net.w_dim,), law, noise_shapes=shapes),
+        "w+": LayerStyleSpace("w+", (net.num_ws, net.w_dim), law, noise_shapes=shapes),
     }
     if G.noise_size:
         size = net.z_dim + G.noise_size
-        table["noise"] = NoiseSpace("noise", (size,), Normal(), z_dim=net.z_dim, hold_z=True)
-        table["z+noise"] = NoiseSpace("z+noise", (size,), Normal(), z_dim=net.z_dim)
+        shapes = tuple(net.noise_shapes)
+        table["noise"] = NoiseSpace("noise", (size,), Normal(), noise_shapes=shapes, z_dim=net.z_dim, hold_z=True)
+        table["z+noise"] = NoiseSpace("z+noise", (size,), Normal(), noise_shapes=shapes, z_dim=net.z_dim)
     return table

@@ -142,3 +142,55 @@ def test_a_cut_run_keeps_its_styles(model: str, tmp_path: Path, monkeypatch: pyt
     with np.load(tmp_path / "cut/projected_w.npz") as again:
         assert np.array_equal(again["w"], whole["ws"])
     assert (tmp_path / "cut/latents.npz").read_bytes() == (tmp_path / "whole/latents.npz").read_bytes()
+
+
+def test_a_result_in_w_is_saved_as_what_it_is(model: str, tmp_path: Path) -> None:
+    """`Result.save` writes points under their own names, the styles behind them, and the z that they came from."""
+    from latentshift import Sampler
+
+    pair = resolve(model)
+    result = Sampler(pair, recipe="advlatgan-z/ball", space="w").refine(seeds=range(3), steps=2)
+    result.save(tmp_path / "out")
+    with np.load(tmp_path / "out/latents.npz") as found:
+        got = dict(found)
+    assert (str(got["space"]), "z" in got) == ("w", False)
+    assert np.array_equal(got["point"], result.z)
+    z = torch.from_numpy(got["z0"])
+    with torch.no_grad():
+        assert np.array_equal(got["point0"], np.asarray(result.z0))
+        assert np.allclose(pair.G.styles(z)[:, 0], got["point0"], atol=1e-6)
+    with np.load(tmp_path / "out/projected_w.npz") as styles:
+        assert np.array_equal(styles["w"], np.repeat(got["point"][:, None], pair.G.net.num_ws, 1))
+    again = refine(model, tmp_path / "again", "--latents", str(tmp_path / "out/latents.npz"))
+    assert np.array_equal(again["score0"], got["score"])
+    before = result._with_before()  # the page shows the pictures that the points were, not those of w taken for z
+    with torch.no_grad():
+        assert np.abs(before.run.chunks[0].images0 - pair.G(z).numpy()).max() < 1e-4
+
+
+@pytest.mark.parametrize(("space", "mode"), [("noise", "const"), ("z+noise", "none"), ("z", "random"), ("w", "const")])
+def test_saved_noise_makes_the_pictures_again(space: str, mode: str, model: str, tmp_path: Path) -> None:
+    words = ("--space", space, "--noise-mode", mode, "--save-noise")
+    got = refine(model, tmp_path / "out", *words)
+    pair = resolve(model)
+    assert got["noise_shapes"].tolist() == [[r, r] for r in (4, 8, 8, 16, 16, 32, 32)]
+    assert got["noise"].shape == (3, sum(h * w for h, w in got["noise_shapes"]))
+    with torch.no_grad():
+        images = to_bytes(pair.G.paint(*map(torch.from_numpy, (got["ws"], got["noise"]))).numpy(), pair.image_range)
+        other = to_bytes(pair.G.paint(torch.from_numpy(got["ws"]), torch.zeros(3, got["noise"].shape[1])).numpy(), (-1, 1))
+    from PIL import Image
+
+    for i in range(3):
+        shown = np.asarray(Image.open(tmp_path / f"out/seed{i:04d}.png")).astype(int)
+        assert np.abs(shown - images[i]).max() <= 1
+        assert np.abs(shown - other[i]).max() > 1
+    assert "noise" not in refine(model, tmp_path / "without", *words[:-1])
+
+
+def test_noise_that_is_not_there(reference: Any, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    smooth = str(reference("reference", "stylegan", "sg3t-32.pkl"))
+    for words, status in ((["--model", smooth], 3), (["--model", "ring"], 3), (["--model", model, "--noise-mode", "none"], 3)):
+        assert run(["refine", *words, "--num", "2", "--save-noise", "--outdir", str(tmp_path / "out")]) == status
+        assert "no noise maps" in capsys.readouterr().err
+    assert run(["refine", "--model", model, "--save-noise", "--shard-size", "4", "--outdir", str(tmp_path / "out")]) == 2
+    assert "shards hold no noise maps" in capsys.readouterr().err
