@@ -142,9 +142,13 @@ class Recorder:
         space: Any = self.space
         context = Context(seed=numbers, label=label, point0=point0)
         with torch.no_grad():
-            made = [space.styles(self.pair, point, context), space.maps(self.pair, point, context) if self.noise else None]
-        w, noise = (None if x is None else x[: len(chunk.rows)].float().cpu().numpy() for x in made)
-        return w, noise
+            w = space.styles(self.pair, point, context)
+            noise = space.maps(self.pair, point, context) if self.noise else None
+
+        def kept(x: torch.Tensor) -> Array:
+            return x[: len(chunk.rows)].float().cpu().numpy()
+
+        return kept(w), None if noise is None else kept(noise)
 
     def finish(self, run: Run, *, status: str = "complete", ledger: Ledger | None = None, **more: Any) -> dict[str, Any]:
         """Merge what is finished, draw the grid, write the last record, and return it."""

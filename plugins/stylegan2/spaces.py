@@ -105,7 +105,8 @@ def own_noise(G: LatentG) -> Tensor | None:
     """Return the network's own noise maps (1, total), or None where it uses none."""
     if G.noise_mode != "const" or not G.noise_size:
         return None
-    maps = [m.noise_const.reshape(1, -1) for b in G.net.synthesis_net.blocks() for m in b.layers() if m.use_noise]
+    net: Any = G.net.synthesis_net
+    maps = [m.noise_const.reshape(1, -1) for b in net.blocks() for m in b.layers() if m.use_noise]
     return torch.cat(maps, 1)
 
 
