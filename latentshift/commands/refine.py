@@ -197,7 +197,7 @@ def _work(
     if outdir is not None and resume is None and not typed["dry_run"]:
         _writable(outdir, typed["overwrite"])  # before anything slow
     from ..doctor.examine import quick
-    from ..engine.run import Engine, Settings
+    from ..engine.run import PAD, Engine, Settings
     from ..files.record import Recorder
     from ..files.run import lock, next_folder, refuse_changes
     from ..head import fit_head, wants_head
@@ -237,7 +237,7 @@ def _work(
         pair,
         objective=recipe.objective(),
         space=space,
-        settings=Settings(chunk=chunk, images=False, precision=typed["precision"] or "fp32"),
+        settings=Settings(chunk=chunk, pad=record.get("pad", PAD), images=False, precision=typed["precision"] or "fp32"),
         reals=given,
     )
     if labels is None:
@@ -282,7 +282,7 @@ def _work(
             talk.note(f"going on with {folder}: {len(done)} of {len(numbers)} samples are there")
         recorder.more["reals_sha256"] = reals and reals.sha256
         recorder.more["honest"] = told
-        recorder.begin(chunk_asked=chunk or engine.run_.chunk)
+        recorder.begin(chunk_asked=chunk or engine.run_.chunk, pad=engine.settings.pad)
         talk.note(plan_line(pair, len(todo), recipe, engine))
         _refine_into(folder, recorder, engine, z0, numbers, labels, todo, talk, caught, typed)
 

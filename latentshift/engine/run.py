@@ -24,6 +24,7 @@ from ..noise import SEED_LIMIT, Draw, latents
 from ..objective import Realness, Term
 from ..space import Context, Space
 from ..strategies.base import REASONS, Strategy, over_rows, strategy_name, where_rows
+from .memory import limit
 from .precision import networks, working
 from .threads import PAD, dealt
 
@@ -37,7 +38,7 @@ class Settings:
     prepare: bool = True  # run on frozen, folded copies of the networks
     plan: bool = True  # run them without autograd, on packed weights, where that can be done
     precision: str = "fp32"  # of the networks while rows move: fp32, tf32, bf16 or auto; state and final scores are float32
-    pad: int = PAD  # rows of a CPU call come in multiples of this; 1 is faster for single rows, equal to 1e-5 only
+    pad: int = PAD  # rows of a CPU call come in multiples of this (fewer where they do not fit); equal to 1e-5 across pads
     trace: bool = False  # keep every row's value at every step
     images: bool = True  # keep the images of all rows in the result
     check_every: int | None = None  # steps between looks at finished rows; None: 1 on a CPU, 10 elsewhere
@@ -136,6 +137,7 @@ class Engine:
         strategy.check(Landscape(able, self._context([0], None, None), space=self.space, objective=self.objective))
         self.strategy = fitted or self._fit(strategy, reals)
         self.run_.strategy = self.strategy
+        limit(self)
 
     def _context(self, seeds: Sequence[int], label: Tensor | None, point0: Tensor | None) -> Context:
         seed = torch.tensor([int(s) for s in seeds], dtype=torch.int64, device=self.device)
@@ -235,7 +237,7 @@ class Engine:
 
     def _halve(self, error: BaseException) -> None:
         run = self.run_
-        least = PAD if self.device.type == "cpu" else 1
+        least = self.settings.pad if self.device.type == "cpu" else 1
         if run.chunk <= least:
             raise DeviceError(
                 f"not even {least} rows fit into the memory of {self.device}",

@@ -98,7 +98,7 @@ def _copied(path: Path, folder: Path, overwrite: bool) -> Path:
 
 def with_room(folder: Path, overwrite: bool) -> None:
     """Make `folder`, or raise OutputError where it is a file or holds something; `overwrite` takes a pair folder's place."""
-    with output_errors(folder):
+    with output_errors(folder, full="Free some and run again.", denied="Give another folder."):
         if folder.exists() and not folder.is_dir():
             raise OutputError("the folder to write is a file", where=str(folder), way_out="Give another folder.")
         if folder.is_dir() and any(folder.iterdir()):

@@ -28,6 +28,8 @@ from .write import output_errors
 Progress = Callable[[int, int | None], None]  # bytes there, bytes in all where known
 BLOCK = 1 << 20
 TRIES, PAUSE = 4, 0.2  # so often, so many seconds before the second try, four times as many before the next
+_ROOM = "Free some, or let LATENTSHIFT_CACHE name a folder on another disk; what was fetched is kept."
+_ELSEWHERE = "Let LATENTSHIFT_CACHE (or --out) name a folder of yours."
 _BY_HAND = "Fetch it by hand and give the file's path."
 
 
@@ -58,7 +60,7 @@ def fetch(
     if sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
         raise UsageError(f"{sha256!r} is no sha256", way_out="It has 64 hexadecimal digits.")
     path = cached_path(url) if out is None else Path(out)
-    with output_errors(path.parent):
+    with output_errors(path.parent, full=_ROOM, denied=_ELSEWHERE):
         path.parent.mkdir(parents=True, exist_ok=True)
     if _there(path, sha256, size):
         return path
@@ -160,7 +162,7 @@ def _download(url: str, path: Path, sha256: str | None, size: int | None, timeou
         part.unlink(missing_ok=True)
         note.unlink(missing_ok=True)
         raise
-    with output_errors(path):
+    with output_errors(path, full=_ROOM, denied=_ELSEWHERE):
         os.replace(part, path)
     note.unlink(missing_ok=True)
 
@@ -193,7 +195,7 @@ def _once(url: str, part: Path, note: Path, size: int | None, timeout: float, pr
             raise DownloadError(f"the server offers {total} bytes, not the {size} promised", where=url, way_out=_BY_HAND)
         validator = answer.headers.get("ETag", "")
         validator = "" if validator.startswith("W/") else validator or answer.headers.get("Last-Modified", "")
-        with output_errors(part):
+        with output_errors(part, full=_ROOM, denied=_ELSEWHERE):
             note.write_text(json.dumps({"url": url, "validator": validator}))
             with part.open("r+b" if have else "wb") as stream:
                 if have:
@@ -243,7 +245,7 @@ def _accept(url: str, part: Path, sha256: str | None, size: int | None) -> None:
 def _lock(path: Path, wait: float) -> Iterator[None]:
     """Hold `path.lock`; the system frees it when its holder dies, so a stale one stops nobody."""
     file = path.with_name(path.name + ".lock")
-    with output_errors(file):
+    with output_errors(file, full=_ROOM, denied=_ELSEWHERE):
         stream = file.open("a+b")
     try:
         end = time.monotonic() + wait

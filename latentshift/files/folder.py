@@ -206,7 +206,7 @@ def write_pair(
 ) -> Path:
     """Write a pair folder: tensors under the names of the layer lists (float16 with `half`), the card with those lists."""
     folder = Path(folder)
-    with output_errors(folder):
+    with output_errors(folder, full="Free some and run again.", denied="Give another folder."):
         folder.mkdir(parents=True, exist_ok=True)
     card = {"schema": 1, **card, "layers": dict(card.get("layers", {}))}
     for part, net in (("G", G), ("D", D)):

@@ -90,7 +90,8 @@ def fetch_hub(reference: str, *, offline: bool = False) -> Path:
         if error.filename is not None or error.errno in (28, 13, 30, 122):  # the disk, not the network
             from .write import output_errors
 
-            with output_errors(Path(str(error.filename or os.environ.get("HF_HOME", "the hub's cache")))):
+            at = Path(str(error.filename or os.environ.get("HF_HOME", "the hub's cache")))
+            with output_errors(at, full="Free some, or let HF_HOME name a folder on another disk.", denied="Set HF_HOME."):
                 raise
         raise DownloadError(f"the download failed: {_short(error)}", where=reference, way_out=_BY_HAND) from None
     except Exception as error:  # the hub's library hands on what its HTTP library raises, which has changed before

@@ -12,19 +12,19 @@ from typing import IO, Any
 
 from ..errors import OutputError
 
+RESUME = "Free some and run again with --resume."
+
 
 @contextlib.contextmanager
-def output_errors(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusals into OutputError with a way out."""
+def output_errors(path: Path, *, full: str = RESUME, denied: str = "Give another --outdir.") -> Iterator[None]:
+    """Turn the operating system's refusals into OutputError with the way out of a full disk or of denied permission."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise OutputError(
-                "no space left on the disk", where=str(path), way_out="Free some and run again with --resume."
-            ) from error
+            raise OutputError("no space left on the disk", where=str(path), way_out=full) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise OutputError("no permission to write", where=str(path), way_out="Give another --outdir.") from error
+            raise OutputError("no permission to write", where=str(path), way_out=denied) from error
         raise OutputError(f"cannot write: {error.strerror or error}", where=str(path)) from error
 
 

@@ -238,6 +238,7 @@ def test_a_full_disk_is_said(server: Any, capsys: pytest.CaptureFixture[str]) ->
     assert run(["fetch", url]) == 6
     said = capsys.readouterr().err
     assert "no space left on the disk" in said
+    assert "LATENTSHIFT_CACHE" in said
     assert said.count("\n") == 1
     assert not path.exists()
 
