@@ -197,7 +197,8 @@ def _work(
     if outdir is not None and resume is None and not typed["dry_run"]:
         _writable(outdir, typed["overwrite"])  # before anything slow
     from ..doctor.examine import quick
-    from ..engine.run import PAD, Engine, Settings
+    from ..engine.run import Engine, Settings
+    from ..engine.threads import PAD
     from ..files.record import Recorder
     from ..files.run import lock, next_folder, refuse_changes
     from ..head import fit_head, wants_head

@@ -34,7 +34,7 @@ class Watch(TorchDispatchMode):
     """Counts the bytes of tensors made inside that are alive, and their `peak`."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.live = self.peak = 0
         self._seen: set[int] = set()
         self._old: dict[int, Any] = {}  # storages from outside: kept, so that their numbers are not given anew
