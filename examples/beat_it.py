@@ -3,12 +3,13 @@
     python examples/beat_it.py points --pair reference/dot_25gaussians --cache runs/beat     # exact W1 to fresh data
     python examples/beat_it.py images --cache runs/beat                                      # KID by the bundled judge
 
-An evaluation is one pass of a sample through G and D, forward or backward (for moves of the image itself, through D alone). The
-looks at a sample's start and end, and constants learned once on pilot samples, are not counted. Candidates are drawn at random
-from the space in `drawn`, after the few of `fixed`; every smaller budget's best go on into the larger ones. Round 1: all
-candidates on one block of search seeds. Round 2: the best of them on further blocks; the best mean is the winner, on each pair
-and over the pairs of the kind (mean of figure / figure of raw samples). Then the winners and `auto` run on held-out seeds,
-which no choice has seen. Prints Markdown. Needs scipy for W1.
+An evaluation is one pass of a sample through G and D, forward or backward (for moves of the image itself, through D alone), as
+the ledger counts them: the last look at what came out is one. Constants learned once on pilot samples are not counted. A budget
+is what a sample may take on average. Candidates are drawn at random from the space in `beat_space.py` (`drawn`), after the few
+of `fixed`; every smaller budget's best go on into the larger ones. Successive halving: all candidates on one block of search
+seeds, the best of them on more and larger blocks (`RUNGS`); the best mean of the last rung is the winner, on each pair and over
+the pairs of the kind (mean of figure / figure of raw samples). Then the winners, `auto` and the best of N by D run on held-out
+seeds, which no choice has seen. Prints Markdown. Needs scipy for W1; POT makes it fast.
 """
 
 from __future__ import annotations
@@ -20,55 +21,47 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from beat_space import RAW, Candidate, drawn, fixed
 from methods_table import exact_w1, load_pair, mark
 
 from latentshift import Pair, __version__, load
+from latentshift.budget import settled
 from latentshift.engine.run import Engine, Settings
 from latentshift.files.pictures import to_planes
 from latentshift.metrics.distance import mmd
 from latentshift.metrics.judge import load_judge
 from latentshift.metrics.toy import DOT25, MIXTURES, Mixture, mode_metrics
 from latentshift.noise import latents
-from latentshift.recipe import Recipe, get_recipe
-from latentshift.strategies.base import Strategy
-from latentshift.strategies.chain import Chain
+from latentshift.recipe import AUTO, Recipe
 
 BUDGETS = (20, 100, 500)
-SEARCH, AGAIN, HELD_OUT = 10_000_000, 11_000_000, 20_000_000  # first seeds of round 1, round 2, and of what is reported
-COUNTS = {"points": {20: 30, 100: 14, 500: 2}, "images": {20: 14, 100: 4, 500: 1}}  # random candidates
-ROWS = {"points": (1000, 1000, 2000), "images": (500, 500, 500)}  # of a block: round 1, round 2, held out
-BLOCKS = {"points": (2, 3), "images": (2, 4)}  # round 2, held out
-GO_ON = {"points": 3, "images": 6}  # candidates per ranking that reach round 2
+SEARCH, HELD_OUT = (
+    10_000_000,
+    30_000_000,
+)  # first seeds of the search (a million further on for every rung), of what is reported
+COUNTS = {"points": {20: 40, 100: 24, 500: 8}, "images": {20: 20, 100: 8, 500: 2}}  # random candidates
+
+
+class Rung(NamedTuple):
+    """A round of the search: blocks of so many rows for every candidate left; the best of each ranking go on."""
+
+    rows: int
+    blocks: int
+    go_on: int
+
+
+RUNGS = {
+    "points": {b: (Rung(500, 1, 6), Rung(1000, 2, 3)) for b in BUDGETS},
+    "images": {20: (Rung(300, 1, 8), Rung(500, 2, 4)), 100: (Rung(300, 1, 6), Rung(500, 2, 4)), 500: (Rung(300, 1, 4),)},
+}
+REPORTED = {"points": (2000, 3), "images": (250, 8)}  # rows of a block that was held out, and how many
 NEAR = 0.1 / 4  # HQ means within 0.1 of a mode of ring and grid: four of their own standard deviations are met by nothing
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A recipe, after draws were picked by `first` (an OBRS stage) where that is given."""
-
-    recipe: Recipe
-    first: Recipe | None = None
-
-    def build(self) -> Strategy:
-        """Return the strategy."""
-        climb: Strategy = self.recipe.build()
-        return Chain(stages=(self.first.build(), climb)) if self.first else climb
-
-    @property
-    def line(self) -> str:
-        """The candidate on one line: two with the same line are the same."""
-        r = self.recipe
-        words = [f"{k}={'none' if v is None else v}" for k, v in r.options.items()]
-        words += ["keep_best"] * r.keep_best + [f"lower_share={r.lower_share}"] * (r.lower_share not in (None, 1.0))
-        before = f"{Candidate(self.first).line}, then " if self.first else ""
-        return f"{before}{r.strategy}({', '.join(words)})"
-
-
-RAW = Candidate(Recipe(name="raw", options={"steps": 0}))
 Figures = dict[str, float]
 
 
@@ -118,69 +111,6 @@ def fields(kind: str, reference: str | None) -> tuple[list[Field], list[Field]]:
     return found, []
 
 
-def drawn(rng: np.random.Generator, budget: int, kind: str) -> Candidate:
-    """Return a candidate of at most `budget` evaluations: this function is the search space."""
-
-    def pick(*values: Any) -> Any:
-        return values[int(rng.integers(len(values)))]
-
-    def log(low: float, high: float) -> float:
-        return float(f"{np.exp(rng.uniform(np.log(low), np.log(high))):.2g}")
-
-    method = pick("ifgsm", "ifgsm", "ifgsm", "mifgsm", "free", "collaborative", "dot", "dot-target", "dgflow", "ddls")
-    share, keep, first = pick(1.0, 1.0, 0.5), pick(False, True), None
-    if kind == "points" and method != "dot-target" and pick(True, False, False):
-        tries = pick(1.5, 2.0, 3.0, *([5.0, 10.0] if budget > 20 else []))
-        most = int(3 * tries)  # a stage takes all its tries together, so all are counted
-        options = {"budget": tries, "steps": most, "slope": log(0.3, 30.0)}
-        first, share, budget = Recipe(name="pick", strategy="obrs", options=options), 1.0, budget - most
-    half, more, space = budget // 2, {}, "z"
-    if method in ("ifgsm", "mifgsm"):
-        norm = pick("inf", "inf", "2")
-        radius = log(0.03, 1.0) * (8 if norm == "2" and kind == "images" else 1)  # 8: the root of 64 coordinates
-        more = {"eps": radius, "step_size": float(f"{pick(1.25, 2.5, 5.0) * radius / half:.2g}"), "norm": norm}
-        more |= {"decay": pick(False, True), "unit": "prior", "support": "auto"}
-        more |= {"mu": pick(0.5, 0.9)} if method == "mifgsm" else {}
-    elif method == "free":
-        method = "ifgsm"
-        more = {"eps": None, "step_size": log(0.003, 0.1), "decay": pick(False, True), "unit": "prior", "support": "auto"}
-    elif method == "collaborative":
-        more, keep = {"step_size": log(1e-4, 1e-1), "mu": pick(0.5, 0.9), "loss": "score"}, False
-    elif method == "dot":
-        more = {"step_size": log(0.003, 0.1), "optimizer": pick("sgd", "adam"), "k": pick(None, log(0.1, 3.0))}
-    elif method == "dot-target":
-        more, space = {"step_size": log(0.003, 0.1), "k": pick(None, log(0.01, 3.0))}, "image"
-        share, keep = 1.0, False
-    elif method == "dgflow":
-        more = {"step_size": log(1e-4, 1e-1), "gamma": pick(0.0, 0.001, 0.01), "slope": pick(1.0, 3.0)}
-    else:
-        more = {"step_size": log(1e-4, 1e-2), "slope": pick(1.0, 3.0, 10.0), "decay": pick(False, True)}
-    spare = 1 if keep or method == "collaborative" else 0
-    steps = (budget - spare) // 2 if share == 1.0 else budget - 1  # the upper half ends after its first look
-    low = None if share == 1.0 else share
-    recipe = Recipe(
-        name=method, strategy=method, options={"steps": steps, **more}, keep_best=keep, lower_share=low, space=space
-    )
-    return Candidate(recipe, first)
-
-
-def fixed(budget: int, kind: str) -> list[Candidate]:
-    """Return the candidates that are always there: `auto` and its forms, and what picks draws by their score alone."""
-    auto = get_recipe("auto")
-    again = [auto, auto.changed(lower_share=1.0)] if budget == BUDGETS[0] else []
-    picks = [
-        Recipe(name="obrs", strategy="obrs", options={"budget": tries, "steps": 4 * budget, "slope": slope, "pilot_rows": 4000})
-        for tries, slope in ((2.0, 3.0), (budget / 2, 1.0))
-    ]
-    picks += [
-        Recipe(name="best-of-n", strategy="best-of-n", options={"steps": budget - 1}),
-        Recipe(name="mh", strategy="mh", options={"steps": budget - 1, "slope": 3.0}),
-    ]
-    few = budget <= (100 if kind == "points" else 20)
-    finer = auto.changed(steps=(budget - 1) // 2, lower_share=1.0)
-    return [Candidate(r) for r in (*again, finer, *(picks if few else []))]
-
-
 def run(field: Field, candidate: Candidate, first: int, rows: int, block: int, cache: Path | None) -> Figures:
     """Return the figures of one block: seeds first + block * rows on, with the evaluations that a sample took."""
     key = repr((field.name, candidate.line, first, rows, block))
@@ -205,40 +135,46 @@ def run(field: Field, candidate: Candidate, first: int, rows: int, block: int, c
 
 
 def tried(field: Field, candidate: Candidate, budget: int, rows: int, cache: Path | None) -> float:
-    """Return a candidate's figure in round 1; infinite where it cannot run here or takes more than the budget."""
+    """Return a candidate's figure in the first rung; infinite where it cannot run here or takes more than the budget."""
     try:
         found = run(field, candidate, SEARCH, rows, 0, cache)
     except Exception as error:
         print(f"<!-- {field.name}: {candidate.line}: {error} -->", flush=True)
         return float("inf")
-    return found["figure"] if found["evaluations"] <= budget + 2.1 else float("inf")  # 2: the looks at start and end
+    return found["figure"] if found["evaluations"] <= budget else float("inf")
+
+
+def mean(field: Field, candidate: Candidate, budget: int, number: int, rung: Rung, cache: Path | None) -> float:
+    """Return a candidate's figure in a rung, the mean over its blocks."""
+    if number == 0:
+        return tried(field, candidate, budget, rung.rows, cache)
+    first = SEARCH + number * 1_000_000
+    return float(np.mean([run(field, candidate, first, rung.rows, b, cache)["figure"] for b in range(rung.blocks)]))
 
 
 def search(kind: str, on: list[Field], cache: Path | None, budgets: list[int]) -> dict[tuple[str, int], Candidate]:
     """Return the winner per (pair, budget), and over all pairs under the name of the kind."""
-    (small, large, _), (blocks, _) = ROWS[kind], BLOCKS[kind]
     ahead, winners = [RAW], {}
     for budget in budgets:
         rng = np.random.default_rng(budget)
         more = (drawn(rng, budget, kind) for _ in range(COUNTS[kind][budget]))
         known = {c.line: c for c in (*ahead, *fixed(budget, kind), *more)}
-        first = {line: {f.name: tried(f, c, budget, small, cache) for f in on} for line, c in known.items()}
-        kept = {RAW.line}
-        for rank in ranks(kind, on, first[RAW.line]).values():
-            kept |= set(sorted(first, key=lambda line, rank=rank: rank(first[line]))[: GO_ON[kind]])
-        mean = {
-            line: {
-                f.name: float(np.mean([run(f, known[line], AGAIN, large, b, cache)["figure"] for b in range(blocks)]))
-                for f in on
-            }
-            for line in sorted(kept)
-        }
-        for name, rank in ranks(kind, on, mean[RAW.line]).items():
-            order = sorted(mean, key=lambda line, rank=rank: rank(mean[line]))
-            winners[name, budget] = known[order[0]]
-            best = "; ".join(f"{rank(mean[line]):.4g} {line}" for line in order[:4])
-            print(f"<!-- {name}, {budget}, raw {rank(mean[RAW.line]):.4g}: {best} -->", flush=True)
-        ahead = [known[line] for line in sorted(kept)]
+        left, rungs = list(known), RUNGS[kind][budget]
+        for number, rung in enumerate(rungs):
+            means = {line: {f.name: mean(f, known[line], budget, number, rung, cache) for f in on} for line in left}
+            kept = {RAW.line}
+            for name, rank in ranks(kind, on, means[RAW.line]).items():
+                order = sorted(means, key=lambda line, rank=rank: rank(means[line]))
+                kept |= set(order[: rung.go_on])
+                winners[name, budget] = known[order[0]]  # the last rung's is the one that stands
+                if number == len(rungs) - 1:
+                    best = "; ".join(f"{rank(means[line]):.4g} {line}" for line in order[:4])
+                    print(
+                        f"<!-- {name}, {budget}, {len(known)} candidates, raw {rank(means[RAW.line]):.4g}: {best} -->",
+                        flush=True,
+                    )
+            left = sorted(kept)
+        ahead = [known[line] for line in left]
     return winners
 
 
@@ -249,19 +185,21 @@ def ranks(kind: str, on: list[Field], raw: Figures) -> dict[str, Callable[[Figur
         return lambda figures: figures[name]
 
     every = {f.name: own(f.name) for f in on}
+    if len(on) == 1:
+        return {kind: own(on[0].name)}  # a KID may be 0 or less: no ratio
     return {**every, kind: lambda figures: float(np.mean([figures[f.name] / raw[f.name] for f in on]))}
 
 
 def held_out(kind: str, field: Field, rows: dict[str, Candidate], cache: Path | None) -> None:
     """Print the held-out figures of candidates on one pair: mean over blocks, and the paired change against raw samples."""
-    size, blocks = ROWS[kind][2], BLOCKS[kind][1]
+    size, blocks = REPORTED[kind]
     start = [run(field, RAW, HELD_OUT, size, b, cache) for b in range(blocks)]
     for title, candidate in {"raw": RAW, **rows}.items():
         got = [run(field, candidate, HELD_OUT, size, b, cache) for b in range(blocks)]
         value = np.array([g["figure"] for g in got])
         change = value - np.array([s["figure"] for s in start])
         cells = [field.name, title, candidate.line if candidate is not RAW else ""]
-        cells += [f"{max(0.0, np.mean([g['evaluations'] for g in got]) - 2):.1f}", f"{value.mean():.2f}"]
+        cells += [f"{np.mean([g['evaluations'] for g in got]):.1f}", f"{value.mean():.2f}"]
         cells += [f"{change.mean():+.2f} +- {change.std(ddof=1) / np.sqrt(blocks):.2f}"]
         cells += [f"{np.mean([g[k] for g in got]):.3g}" for k in (("HQ %", "KL") if kind == "points" else ("FD",))]
         if kind == "points":
@@ -284,11 +222,16 @@ def main() -> None:
     columns += ["W1 x 1e3", "change", "HQ %", "KL", "modes"] if args.kind == "points" else ["KID x 1e3", "change", "FD"]
     print(f"\n| {' | '.join(columns)} |\n|{' --- |' * len(columns)}")
     for field in [*on, *check]:
-        rows = {"auto": Candidate(get_recipe("auto"))}
+        rows = {"auto": Candidate(settled(AUTO, field.pair.image_shape))}
+        if args.kind == "points":
+            rows["auto of images"] = Candidate(AUTO)
         for budget in args.budgets:
             if len(on) > 1:
                 rows[f"best here, {budget}"] = winners[field.name, budget]
             rows[f"best of {args.kind}, {budget}"] = winners[args.kind, budget]
+            rows[f"highest D of {budget - 1}"] = Candidate(
+                Recipe(name="b", strategy="best-of-n", options={"steps": budget - 1})
+            )
         held_out(args.kind, field, rows, args.cache)
     spent = time.process_time() - began
     print(f"\ntorch {torch.__version__}, latentshift {__version__}, one thread; this call took {spent:.0f} s of CPU time.")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from . import noise
+from .budget import settled
 from .critics import as_critic
 from .engine.run import Engine, Run, Settings
 from .errors import RequestError, ShapeError, UnknownNameError, UsageError
@@ -149,6 +150,7 @@ class Sampler:
     """Refines and scores the samples of a pair.
 
     `Sampler(G, D)` takes any two modules or callables, `Sampler(pair)` a Pair. `recipe` is a name ('auto') or a Recipe;
+    `budget` the evaluations per sample, forward and backward, that `auto` may take (`latentshift.budget`);
     `strategy` a name or a Strategy and takes the recipe's place; further keywords are options of the strategy (`steps`,
     `step_size`, `eps`, `norm`, ...). `objective` is climbed (default: the critic's logit). `critic` replaces the pair's own.
 
@@ -165,6 +167,7 @@ class Sampler:
         D: Any = None,
         *,
         recipe: str | Recipe = "auto",
+        budget: int | None = None,
         strategy: str | Strategy | None = None,
         objective: Term | None = None,
         critic: Critic | Any | None = None,
@@ -198,6 +201,8 @@ class Sampler:
             pair = pair.to(device)
         self.pair = pair
         self.recipe = recipe if isinstance(recipe, Recipe) else get_recipe(recipe)
+        self.budget = budget
+        settled(self.recipe, pair.image_shape, budget)  # refuses
         self.strategy = strategy
         self.changes = changes
         self._critic = critic
@@ -224,7 +229,10 @@ class Sampler:
             told = {"name": "custom", "strategy": strategy_name(strategy), "options": options(strategy), "drop": drop}
             stages = [s if isinstance(s, Strategy) else stage_of(s) for s in then]
             return compose(strategy, stages, share=keep, drop=drop), told
-        recipe = self.recipe.changed(strategy=strategy, **changes)
+        if self.budget is not None and (strategy is not None or changes):
+            raise UsageError("a budget chooses a recipe as it stands", way_out="Leave budget, or strategy and options, out.")
+        base = settled(self.recipe, self.pair.image_shape, self.budget)  # auto by the kind of pair
+        recipe = base.changed(strategy=strategy, **changes)
         built: Strategy = recipe.build()
         return built, recipe.as_dict()
 

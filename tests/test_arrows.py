@@ -16,7 +16,7 @@ LEVELS = [
     {"landscape"},
     {"strategies"},
     {"engine"},
-    {"recipe", "registry", "files", "critics", "head"},
+    {"recipe", "budget", "registry", "files", "critics", "head"},
     {"sampler", "shards"},
     {"metrics", "train", "bench"},
     {"report", "doctor"},

@@ -61,7 +61,7 @@ def with_critic(
 
     strategy = None
     if typed["recipe"] == "auto" and typed["strategy"] is None:
-        recipe = recipe_of({**typed, "recipe": AUTO_REALS.name})
+        recipe = recipe_of({**typed, "recipe": AUTO_REALS.name, "budget": None})
         recipe = AUTO_REALS if recipe == AUTO_REALS else recipe
     if recipe is not AUTO_REALS:
         strategy = make_strategy(recipe.strategy, **recipe.options)

@@ -172,7 +172,8 @@ def recipes(name: str | None, as_toml: bool, as_json: bool, quiet: bool, debug: 
       latentshift recipes auto
       latentshift recipes advlatgan-z/stl10 --toml
     """
-    from ..recipe import get_recipe, recipes
+    from ..budget import TABLE
+    from ..recipe import AUTO, get_recipe, recipes
 
     if name is None:
         return _show([(n, r.line) for n, r in recipes().items()], as_json)
@@ -184,4 +185,9 @@ def recipes(name: str | None, as_toml: bool, as_json: bool, quiet: bool, debug: 
     else:
         click.echo(_wrapped(f"{recipe.name}: {recipe.line}") + "\n")
         _tree({k: v for k, v in recipe.as_dict().items() if k not in ("name", "line") and v not in ("", None)})
+        if recipe is AUTO:
+            click.echo(
+                "\nWhat 'auto' is by kind of pair and --budget (evaluations per sample; without one the first line of a kind):"
+            )
+            click.echo("\n".join(f"  {e.kind}, {e.evaluations}: {e.recipe} ({e.how})" for e in TABLE))
     return None

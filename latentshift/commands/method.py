@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import click
 from ..errors import RequestError, UsageError
 from ..recipe import Recipe, get_recipe, parse_option
 from ..registry import get, option_docs
+from .budget import check, name_for
 from .common import known, options
 
 
@@ -66,9 +68,13 @@ def _number(text: str | None, name: str) -> Any:
         raise UsageError(f"cannot read {text!r} as a number", where=name, way_out="Write a number, or none.") from None
 
 
-def recipe_of(typed: dict[str, Any]) -> Recipe:
-    """Return the recipe that the method options ask for; wrong values are refused before any model is loaded."""
-    name = typed["recipe"]
+def recipe_of(typed: dict[str, Any], shape: Sequence[int] | None = None) -> Recipe:
+    """Return the recipe that the method options ask for; wrong values are refused before any model is loaded.
+
+    Once there is a pair, the `shape` of what it makes says what `auto` is.
+    """
+    check(typed)
+    name = name_for(typed, shape)
     path = Path(name)
     recipe = Recipe.from_toml(path.read_text("utf-8"), name) if path.suffix == ".toml" and path.is_file() else get_recipe(name)
     more = dict(parse_option(text) for text in typed["more"])

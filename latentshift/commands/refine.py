@@ -13,6 +13,7 @@ import click
 
 from ..errors import Interrupted, LatentshiftError, LatentshiftWarning, OutputError, RequestError, UsageError
 from ..recipe import Recipe
+from .budget import budget_options
 from .common import (
     MODEL_KEYS,
     Progress,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 @model_options
 @start_options
 @method_options
+@budget_options
 @keep_options
 @reals_options
 @honest_options
@@ -121,6 +123,7 @@ _KEPT = (
     *("seeds", "num", "latents", "projected_w", "classes"),
     *(
         "recipe",
+        "budget",
         "strategy",
         "steps",
         "step_size",
@@ -208,6 +211,7 @@ def _work(
         warnings.warn(finding.line(), LatentshiftWarning, stacklevel=1)
     if typed["gif"] and len(pair.image_shape or ()) != 3:
         raise UsageError(f"{pair.name!r} makes points, not pictures", where="--gif", way_out="Leave --gif out.")
+    recipe = recipe_of(typed, pair.image_shape)  # auto by the kind of pair
     space = space_of(typed, pair, recipe.space, asked=typed["space"] is not None)
     refuse_noise(typed, space=space)
     recipe = recipe if space.name == recipe.space else recipe.changed(space=space.name)

@@ -41,8 +41,9 @@ class Parts:
     def of(cls, typed: dict[str, Any]) -> Parts:
         """Return the parts that options ask for; raises what is wrong with them."""
         plan = plan_of(typed)
-        recipe = recipe_of(typed)
+        recipe_of(typed)  # refuses what is wrong before a model is loaded
         pair = pair_of(**{k: typed[k] for k in MODEL_KEYS})
+        recipe = recipe_of(typed, pair.image_shape)
         if recipe.space not in pair.spaces:
             raise RequestError(f"{pair.name!r} has no space {recipe.space!r}", way_out=f"It has: {', '.join(pair.spaces)}.")
         _labels(list(plan.classes) or None, len(plan.classes), pair)

@@ -60,11 +60,12 @@ def test_held_out_figures_of_the_ring_are_what_the_page_says(script: Any) -> Non
     module = script("beat_it")
     (ring, _), _ = module.fields("points", None)
     written = {row["samples"]: row for row in table("W1 x 1e3") if row.get("pair") == "ring"}
-    size, blocks = module.ROWS["points"][2], module.BLOCKS["points"][1]
+    size, blocks = module.REPORTED["points"]
     figures = [module.run(ring, module.RAW, module.HELD_OUT, size, b, None)["figure"] for b in range(blocks)]
     assert float(np.mean(figures)) == pytest.approx(mean(written["raw"]["W1 x 1e3"]), rel=0.01)
-    then = module.get_recipe("auto").changed(steps=4, step_size=0.05)  # what auto was when the page was measured
-    auto = module.run(ring, module.Candidate(then), module.HELD_OUT, size, 0, None)["figure"] - figures[0]
+    now = module.Candidate(module.settled(module.AUTO, (2,)))
+    assert written["auto"]["recipe"] == now.line, "today's"
+    auto = module.run(ring, now, module.HELD_OUT, size, 0, None)["figure"] - figures[0]
     assert auto == pytest.approx(mean(written["auto"]["change"]), abs=15), "one block of those behind the page's figure"
 
 

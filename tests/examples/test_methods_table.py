@@ -77,7 +77,7 @@ def test_the_search_counts_and_refuses_what_takes_too_much(script: Any, tmp_path
         candidate = module.drawn(rng, 20, "points")
         found = module.run(ring, candidate, module.SEARCH, 100, 0, tmp_path)
         room = 4 if candidate.recipe.lower_share else 0  # which rows are in the lower half is known on average only
-        assert found["evaluations"] <= 20 + 2 + room, candidate.line
+        assert found["evaluations"] <= 20 + room, candidate.line
     best = module.fixed(20, "points")[-2]
     assert best.recipe.strategy == "best-of-n"
     assert module.tried(ring, best, 20, 200, tmp_path) > 2 * module.tried(ring, module.RAW, 20, 200, tmp_path), "modes are lost"
