@@ -187,7 +187,7 @@ def recipes(name: str | None, as_toml: bool, as_json: bool, quiet: bool, debug: 
         _tree({k: v for k, v in recipe.as_dict().items() if k not in ("name", "line") and v not in ("", None)})
         if recipe is AUTO:
             click.echo(
-                "\nWhat 'auto' is by kind of pair and --budget (evaluations per sample; without one the first line of a kind):"
+                "\n" + _wrapped("By kind of pair and --budget (evaluations per sample); without one a kind's first line:")
             )
-            click.echo("\n".join(f"  {e.kind}, {e.evaluations}: {e.recipe} ({e.how})" for e in TABLE))
+            _tree({f"{e.kind}, {e.evaluations}": f"{e.recipe} ({e.how})" for e in TABLE}, 1)
     return None
