@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import resource
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..engine.precision import networks as forms
-from ..engine.run import Settings
+from ..engine.run import PAD, Settings
 from ..landscape import Landscape
 from ..model import Pair
 from ..noise import Draw
@@ -22,6 +23,7 @@ from ..space import Context
 from ..strategies.gradient import IFGSM
 from . import pairs
 
+PUBLISHED, DROPPED, EAGER = "published-style loop", "the same, gradients dropped", "eager, z alone"
 Step = Callable[[Tensor], tuple[Tensor, Tensor]]
 STEP = 0.05  # the published step of the STL-10 configuration
 EDGE = 1024  # of the product that stands for the floor
@@ -38,6 +40,7 @@ class Row:
     ratio: float
     low: float
     high: float
+    dropped: float  # the same ratio against the loop that drops its gradients; NaN where that was not measured
     floor: float  # share of the rate of a product in the same precision, timed in the same rounds
     gain: float  # score gained after `steps` sign steps, read in float32
     gain_error: float  # standard error over rows
@@ -50,13 +53,17 @@ class Row:
         return {k: (float(f"{v:.5g}") if isinstance(v, float) else v) for k, v in vars(self).items()}
 
 
-def published(nets: pairs.Networks, z: Tensor) -> tuple[Tensor, Tensor]:
-    """One step of the published loop: every weight asks for a gradient, `backward` computes them all, and they are dropped."""
+def published(nets: pairs.Networks, z: Tensor, *, fill: bool = True) -> tuple[Tensor, Tensor]:
+    """One step of the published loop: every weight asks for a gradient, `backward` computes them all, nobody reads them.
+
+    The loop calls `zero_grad()` on both networks. With the torch of its day that filled the gradients with zeros, and
+    `backward` added to them (`fill`); since torch 2.0 it drops them. Filling is the baseline here: it is what was published.
+    """
     q = z.detach().clone().requires_grad_(True)
     score = nets.D(nets.G(q))
     score.sum().backward()
     for net in (nets.G, nets.D):
-        net.zero_grad(set_to_none=False)  # as it was when the loop was published; it matters for one row of pair A alone
+        net.zero_grad(set_to_none=not fill)
     assert q.grad is not None
     return score.detach()[:, 0], q.grad
 
@@ -90,6 +97,16 @@ def own(pair: Pair, z: Tensor) -> Step:
     return step
 
 
+def _first(step: Step, wide: Tensor) -> Step:
+    """Return a step of a padded call, of which the first row counts."""
+
+    def run(q: Tensor) -> tuple[Tensor, Tensor]:
+        value, moved = step(wide)
+        return value[:1], moved[:1]
+
+    return run
+
+
 def climbed(step: Step, z: Tensor, steps: int) -> Tensor:
     """Return z after sign steps."""
     for _ in range(steps):
@@ -99,6 +116,19 @@ def climbed(step: Step, z: Tensor, steps: int) -> Tensor:
 
 def _start(rows: int) -> Tensor:
     return torch.randn(rows, pairs.Z, generator=torch.Generator().manual_seed(1))
+
+
+def engine_forms(nets: pairs.Networks, bf16: bool = True) -> dict[str, Pair]:
+    """Return the engine's forms of a pair by the name of their variant."""
+    pair = Pair.wrap(nets.G, nets.D, z_size=pairs.Z, name=nets.name)
+    return {f"engine {p}": forms(pair, Settings(precision=p)).moving for p in (("fp32", "bf16") if bf16 else ("fp32",))}
+
+
+def gains(nets: pairs.Networks, steps: int) -> dict[str, tuple[float, float]]:
+    """Return each variant's mean gain after sign steps of 16 rows, and its standard error; both ends are read in float32."""
+    z = _start(16)
+    mine = {name: own(form, z) for name, form in engine_forms(nets).items()}
+    return _gains(nets, {PUBLISHED: lambda q: published(nets, q), EAGER: careful(nets), **mine}, z, steps)
 
 
 def compare(
@@ -111,15 +141,17 @@ def compare(
     say: Callable[[str], None] = lambda line: None,
 ) -> list[Row]:
     """Measure all variants of a pair at several numbers of rows; the gain is that of the first 16 rows, which are the same."""
-    pair = Pair.wrap(nets.G, nets.D, z_size=pairs.Z, name=nets.name)
-    made = {"engine fp32": forms(pair, Settings()).moving}
-    if bf16:
-        made["engine bf16"] = forms(pair, Settings(precision="bf16")).moving
+    made = engine_forms(nets, bf16)
 
     def variants(z: Tensor) -> dict[str, Step]:
         mine = {name: own(form, z) for name, form in made.items()}
-        return {"published-style loop": lambda q: published(nets, q), "eager, z alone": careful(nets), **mine}
+        if len(z) == 1:  # by default the engine pads a row to a call of PAD: same bits in any batch
+            wide = z.expand(PAD, -1).contiguous()
+            mine |= {f"{name}, padded to {PAD}": _first(own(form, wide), wide) for name, form in made.items()}
+            mine |= {DROPPED: lambda q: published(apart, q, fill=False)}
+        return {PUBLISHED: lambda q: published(nets, q), EAGER: careful(nets), **mine}
 
+    apart = replace(nets, G=copy.deepcopy(nets.G), D=copy.deepcopy(nets.D)) if 1 in batches else nets  # its own gradients
     few = _start(16)
     quality = _gains(nets, variants(few), few, steps) if steps else {}
     out = []
@@ -129,13 +161,15 @@ def compare(
         seen = {name: step(z)[1].sign() for name, step in steppers.items()}  # also the warm-up
         times, floors = _rounds(steppers, z, rounds, max(1, 4 // rows))
         for name, took in times.items():
-            ratios = [a / b for a, b in zip(times["published-style loop"], took, strict=True)]
+            ratios = [a / b for a, b in zip(times[PUBLISHED], took, strict=True)]
+            dropped = [a / b for a, b in zip(times.get(DROPPED, []), took, strict=False)]
             floor = floors["bf16" if "bf16" in name else "fp32"]
             share = [2 * nets.macs * rows / EDGE**3 * f / t for f, t in zip(floor, took, strict=True)]
-            agree = float((seen[name] == seen["published-style loop"]).float().mean())
+            agree = float((seen[name] == seen[PUBLISHED]).float().mean())
             row = Row(
                 nets.name, rows, name, statistics.median(took), statistics.median(ratios), min(ratios), max(ratios),
-                statistics.median(share), *quality.get(name, (math.nan, math.nan)), agree, steps,
+                statistics.median(dropped) if dropped else math.nan, statistics.median(share),
+                *quality.get(name.partition(", padded")[0], (math.nan, math.nan)), agree, steps,
                 resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
             )  # fmt: skip
             out.append(row)

@@ -32,15 +32,21 @@ def measured(
         for name in names:
             nets = pairs.networks(name, shrink=shrink)
             found += measure.compare(nets, tuple(rows), rounds=rounds, steps=steps, say=say)
-    return {
-        "machine": {"cpu": _cpu(), "torch": torch.__version__, "threads": 1, "clock": "process CPU time"},
-        "rounds": rounds,
-        "shrink": shrink,
-        "rows": [{k: _json(v) for k, v in r.as_dict().items()} for r in found],
-    }
+    rows_found = without_nan([r.as_dict() for r in found])
+    return {"machine": machine(), "rounds": rounds, "shrink": shrink, "rows": rows_found}
 
 
-def _json(value: Any) -> Any:
+def machine() -> dict[str, Any]:
+    """Return what figures of time belong to."""
+    return {"cpu": _cpu(), "torch": torch.__version__, "threads": 1, "clock": "process CPU time"}
+
+
+def without_nan(value: Any) -> Any:
+    """Return nested data as JSON has it: numbers that are none become null."""
+    if isinstance(value, dict):
+        return {k: without_nan(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(v) for v in value]
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
@@ -66,13 +72,14 @@ def merged(old: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
 
 def markdown(result: dict[str, Any]) -> str:
     """Return the table; the printed seconds of the paper stand below it."""
-    head = "| pair | rows | variant | ms a step | ratio [min .. max] | of the floor | gain | signs |"
-    lines = [head, "| --- | --- | --- | --- | --- | --- | --- | --- |"]
+    head = "| pair | rows | variant | ms a step | ratio [min .. max] | dropped | of the floor | gain | signs |"
+    lines = [head, "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"]
     for r in result["rows"]:
         gain = "–" if r["gain"] is None else f"{r['gain']:.4g} ± {r['gain_error']:.1g}"
+        dropped = "–" if r.get("dropped") is None else f"{r['dropped']:.2f}"
         lines.append(
             f"| {r['pair']} | {r['rows']} | {r['variant']} | {1e3 * r['seconds']:.1f} | {r['ratio']:.2f} "
-            f"[{r['low']:.2f} .. {r['high']:.2f}] | {r['floor']:.2f} | {gain} | {100 * r['signs']:.1f} % |"
+            f"[{r['low']:.2f} .. {r['high']:.2f}] | {dropped} | {r['floor']:.2f} | {gain} | {100 * r['signs']:.1f} % |"
         )
     printed = "; ".join(f"{k} {a:g} / {b:g}" for k, (a, b) in PRINTED.items())
     lines += ["", "Printed for 1,000 samples on one RTX 3090 (SNGAN / WGAN-GP), in seconds:", f"{printed}."]
