@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from ..engine.precision import networks as forms
-from ..engine.run import PAD, Settings
+from ..engine.run import Settings
+from ..engine.threads import PAD
 from ..landscape import Landscape
 from ..model import Pair
 from ..noise import Draw

@@ -56,8 +56,8 @@ def sections(result: dict[str, Any]) -> dict[str, str]:
         out["growth"] = _growth(found["growth"])
     if "trained" in found:
         rows = [
-            [r["pair"], str(r["rows"]), f"{r['gain_fp32']:.3f}", f"{100 * r['gain_share']:.1f} ± {100 * r['gain_share_error']:.1f} %",
-             f"{100 * r['signs']:.1f} %"]
+            [r["pair"], str(r["rows"]), f"{r['gain_fp32']:.3f}",
+             f"{100 * r['gain_share']:.1f} ± {100 * r['gain_share_error']:.1f} %", f"{100 * r['signs']:.1f} %"]
             for r in found["trained"]
         ]  # fmt: skip
         out["trained"] = _table(["pair", "rows", "gain in float32", "kept by bf16", "equal signs"], rows)

@@ -12,8 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from ..engine.threads import threads
 from ..errors import RequestError
 from . import growth, measure, methods, pairs, residual, trained
 from .tables import machine, without_nan
@@ -57,7 +56,7 @@ def _trained(o: Any, say: Say) -> list[dict[str, Any]]:
 
 
 def pieces(o: Any) -> dict[str, Callable[[Any, Say], Any]]:
-    """Return the pieces in order. `o` has pairs, rows, rounds, steps, shrink, references (a folder of trained pairs or None)."""
+    """Return the pieces in order. `o`: pairs, rows, rounds, steps, shrink, references (a folder of trained pairs or None)."""
     out: dict[str, Callable[[Any, Say], Any]] = {}
     for name in o.pairs:
         for rows in o.rows:
@@ -89,9 +88,8 @@ def gone_on(path: Path | None, o: Any, *, minutes: float = 4.0, say: Say = print
                 "the result file is of another machine, torch or size", where=str(path), way_out="Give another --out."
             )
     todo = pieces(o)
-    began, threads = time.monotonic(), torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    began = time.monotonic()
+    with threads(1):
         for name, work in todo.items():
             if name in result["pieces"]:
                 continue
@@ -105,6 +103,4 @@ def gone_on(path: Path | None, o: Any, *, minutes: float = 4.0, say: Say = print
                 part = path.with_name(path.name + ".part")
                 part.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
                 os.replace(part, path)
-    finally:
-        torch.set_num_threads(threads)
     return result, [name for name in todo if name not in result["pieces"]]

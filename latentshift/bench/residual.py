@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import time
 from collections.abc import Callable
@@ -43,7 +44,7 @@ class _G(nn.Module):
         super().__init__()
         self.first = widths[0]
         self.linear = nn.Linear(Z, widths[0] * 36)
-        self.blocks = nn.Sequential(*[_Up(a, b) for a, b in zip(widths, widths[1:], strict=False)])
+        self.blocks = nn.Sequential(*[_Up(a, b) for a, b in itertools.pairwise(widths)])
         self.bn, self.conv = nn.BatchNorm2d(widths[-1]), nn.Conv2d(widths[-1], 3, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
@@ -54,7 +55,7 @@ class _G(nn.Module):
 class _D(nn.Module):
     def __init__(self, widths: list[int]) -> None:
         super().__init__()
-        self.blocks = nn.Sequential(*[_Down(a, b) for a, b in zip(widths, widths[1:], strict=False)])
+        self.blocks = nn.Sequential(*[_Down(a, b) for a, b in itertools.pairwise(widths)])
         self.linear = nn.Linear(widths[-1], 1)
 
     def forward(self, x: Tensor) -> Tensor:

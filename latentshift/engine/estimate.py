@@ -54,11 +54,12 @@ def estimate(
     clock: Callable[[], float] = time.perf_counter,
 ) -> Estimate:
     """Return what `engine.run(z0, seeds, labels)` will take by `clock`. Nothing is counted in the engine's ledger."""
-    from .run import default_chunk, padded
+    from .run import default_chunk
 
     total, strategy = len(z0), engine.strategy
     size = engine.run_.chunk or engine.settings.chunk or default_chunk(engine.device, strategy.width)
     rows = min(size, total)
+    engine.stepper.begin(rows)
     index = engine._padding(torch.arange(rows, device=engine.device))
     z = z0[:rows].to(engine.device, engine.pair.compute_dtype)[index]
     context = engine._context(list(seeds[:rows]), None, None).select(index)
@@ -88,7 +89,7 @@ def estimate(
         count = min(2, strategy.rounds)
         step, _ = timed(lambda: strategy.step(state, count - 1, moving, draw), count)
     whole, rest = divmod(total, size)
-    chunks = whole + (padded(rest, engine.device, engine.settings.pad) / max(len(index), 1) if whole else min(1, rest))
+    chunks = whole + (engine.stepper.size(rest) / max(len(index), 1) if whole else min(1, rest))
     tells = engine.moving is engine.pair and strategy.tells_start and engine.objective.core().is_score
     looks = 1 if tells or not strategy.rounds else 2
     return Estimate(chunks * (strategy.rounds * step + looks * look), step, look, chunks, strategy.rounds, looks)

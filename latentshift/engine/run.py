@@ -1,9 +1,4 @@
-"""The loop: chunks of rows through a strategy, finished rows compacted away, work counted, failures survived.
-
-The bits of a row do not depend on its batch on a CPU: every call gets a multiple of `PAD` rows (convolutions give other bits
-for 1 or 3 rows than for 16, but the same for 8, 16, 24, ...) on a number of threads that divides it, and a strategy sees
-only such batches.
-"""
+"""The loop: chunks of rows through a strategy (see `steps.py`), work counted, failures survived."""
 
 from __future__ import annotations
 
@@ -23,10 +18,15 @@ from ..model import Capability, Pair, check_finite, require
 from ..noise import SEED_LIMIT, Draw, latents
 from ..objective import Realness, Term
 from ..space import Context, Space
-from ..strategies.base import REASONS, Strategy, over_rows, strategy_name, where_rows
+from ..strategies.base import REASONS, Strategy, strategy_name
+from .cuda import Recorded
+from .graphs import Graphs, TorchGraphs, can_record
 from .memory import limit
 from .precision import networks, working
+from .steps import Eager, Steps, filled, padded
 from .threads import PAD, dealt
+
+__all__ = ["PAD", "Chunk", "Engine", "Run", "Settings", "default_chunk", "is_out_of_memory", "labels_from_seeds", "padded"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,11 +101,6 @@ def default_chunk(device: torch.device, width: int) -> int:
     return max(PAD, rows // width // PAD * PAD)
 
 
-def padded(count: int, device: torch.device, pad: int = PAD) -> int:
-    """Return the number of rows that a call of `count` rows is padded to."""
-    return -(-count // pad) * pad if device.type == "cpu" else count
-
-
 class Engine:
     """Runs a strategy on a pair. Build it once, then `run` any number of rows: preparation and fit are kept."""
 
@@ -119,6 +114,7 @@ class Engine:
         settings: Settings | None = None,
         reals: Any = None,
         fitted: Strategy | None = None,
+        graphs: Graphs | None = None,
     ) -> None:
         self.objective = objective or Realness()
         self.space = space or pair.space
@@ -138,6 +134,20 @@ class Engine:
         self.strategy = fitted or self._fit(strategy, reals)
         self.run_.strategy = self.strategy
         limit(self)
+        self.stepper = self._stepper(graphs)
+
+    def _stepper(self, graphs: Graphs | None) -> Steps:
+        """Return what moves the rows: recorded steps on a card (or with `graphs` of the caller's), else one after the other."""
+        eager = Eager(self.strategy, self.settings, self.device)
+        if graphs is None:
+            if self.device.type != "cuda" or not self.settings.plan:
+                return eager
+            if missing := can_record(str(self.device)):
+                self.run_.notes.append(f"steps run one kernel at a time, slower where networks are small: {missing}")
+                return eager
+            graphs = TorchGraphs(self.device)
+        self.run_.plan += ", steps recorded"
+        return Recorded(eager, graphs, self.run_.notes.append)
 
     def _context(self, seeds: Sequence[int], label: Tensor | None, point0: Tensor | None) -> Context:
         seed = torch.tensor([int(s) for s in seeds], dtype=torch.int64, device=self.device)
@@ -198,6 +208,7 @@ class Engine:
         at = 0
         gain_sum, broken = 0.0, 0
         while at < total:
+            self.stepper.begin(min(run.chunk, total))
             rows = slice(at, min(at + run.chunk, total))
             keep = run.ledger.copy()
             began = time.perf_counter()
@@ -239,6 +250,8 @@ class Engine:
         run = self.run_
         least = self.settings.pad if self.device.type == "cpu" else 1
         if run.chunk <= least:
+            if self.stepper.give_up("too little memory to record them"):
+                return
             raise DeviceError(
                 f"not even {least} rows fit into the memory of {self.device}",
                 way_out="Use another device, or a smaller model.",
@@ -252,8 +265,7 @@ class Engine:
             torch.cuda.empty_cache()
 
     def _padding(self, index: Tensor) -> Tensor:
-        short = padded(len(index), self.device, self.settings.pad) - len(index)
-        return torch.cat([index, index[:1].expand(short)]) if short else index
+        return filled(index, self.stepper.size(len(index)))
 
     def _chunk(self, z0: Tensor, seeds: list[int], labels: Tensor | None, images0: bool, ids: np.ndarray[Any, Any]) -> Chunk:
         s, strategy, rows = self.settings, self.strategy, len(z0)
@@ -277,7 +289,7 @@ class Engine:
         elif images0:
             start_images = land.images(point0)
         moving = land if same else land.on(self.moving)
-        state, told, spent = self._steps(moving, point0, rows)
+        state, told, spent = self.stepper.run(moving, point0, rows)
         if tells:
             score0 = told[0]
         land.counted = moving.counted = rows
@@ -314,47 +326,6 @@ class Engine:
         if self.pair.critic is not None:
             return land.images_and_score(point)
         return land.images(point), land.value(point)
-
-    def _steps(self, land: Landscape, point0: Tensor, rows: int) -> tuple[Any, Tensor, Tensor]:
-        """Run the strategy's steps; return the last state, the values (steps, rows) that they told (NaN once a row is
-        finished), and the evaluations per row."""
-        strategy, s = self.strategy, self.settings
-        look_every = s.check_every or (1 if self.device.type == "cpu" else 10)
-        sub, draw = land, Draw(land.context.seed)
-        store = state = strategy.init(point0, land, draw)
-        # `active` says which row of the chunk each row of the state is; the first `busy` are distinct, the rest is padding
-        active, busy = torch.arange(len(point0), device=self.device), rows
-        spent = torch.zeros(len(point0), dtype=torch.float64, device=self.device)
-        told = torch.full((strategy.rounds, len(point0)), torch.nan, device=self.device)
-        counted = busy
-        for t in range(strategy.rounds):
-            sub.counted = counted
-            before, done = land.ledger.copy(), state.done
-            fresh, info = strategy.step(state, t, sub, draw)
-            state = where_rows(done, state, fresh)
-            share = max((land.ledger - before).as_tuple()[:2]) / max(counted, 1)
-            mine, alive = active[:busy], ~done[:busy]
-            spent.index_add_(0, mine, alive.double() * share)
-            told[t].index_copy_(0, mine, torch.where(alive, info.value.detach()[:busy].float(), torch.nan))
-            if (t + 1) % look_every and t + 1 < strategy.rounds:
-                continue
-            left = mine[~state.done[:busy]]
-            if len(left) == counted:
-                continue
-            counted = len(left)
-            if not counted or (s.compact and padded(counted, self.device, s.pad) < len(active)):
-                store = _put(store, state, active, busy)
-                if not counted:
-                    return store, told, spent
-                active, busy = self._padding(left), counted
-                state = over_rows(lambda x: x[active], store)  # noqa: B023
-                sub = land.select(active)
-                draw = Draw(sub.context.seed)
-        return _put(store, state, active, busy), told, spent
-
-
-def _put(store: Any, state: Any, active: Tensor, busy: int) -> Any:
-    return over_rows(lambda old, new: old.index_copy(0, active[:busy], new[:busy]), store, state)
 
 
 def _filled(told: Tensor, score0: Tensor, score: Tensor, rows: int) -> np.ndarray[Any, Any]:

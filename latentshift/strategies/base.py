@@ -120,6 +120,7 @@ class Strategy:
     source: ClassVar[str] = ""
     rejects: ClassVar[bool] = False  # whether a row may end rejected
     tells_start: ClassVar[bool] = False  # whether the first step's value is that of the start itself
+    uneven: ClassVar[bool] = False  # whether steps do different work by their number, so that none stands for all
 
     steps: int = 20  # iterations per sample; 0 gives back the start
 

@@ -78,6 +78,7 @@ class Chain(Strategy):
 
     name: ClassVar[str] = "chain"
     source: ClassVar[str] = "none of its own: the stages have theirs"
+    uneven: ClassVar[bool] = True
 
     steps: int = -1  # those of all stages, times tries
     stages: tuple[Strategy, ...] = ()  # strategies in order
