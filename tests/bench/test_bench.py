@@ -53,7 +53,7 @@ def test_the_command_extends_a_result_file(tmp_path, capsys):
     assert run([*words, "--pairs", "A", "--rows", "1"]) == 0
     assert run([*words, "--pairs", "A", "--rows", "8", "--json"]) == 0
     both = json.loads(out.read_text())
-    assert [(r["rows"], r["pair"]) for r in both["rows"]] == [(1, "A")] * 4 + [(8, "A")] * 4
+    assert [(r["rows"], r["pair"]) for r in both["rows"]] == [(1, "A")] * 7 + [(8, "A")] * 4
     assert all(r["gain"] is None for r in both["rows"])
     assert "| A | 8 | engine fp32 |" in tables.markdown(both)
     for wrong in (["--pairs", "C"], ["--rows", "x"], ["--rows", "0"], ["--shrink", "3"]):

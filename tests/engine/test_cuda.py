@@ -1,4 +1,4 @@
-"""The plan for a card, on a stand-in that calls recorded work again: buffers, tails, compaction, order, lines on what is lost."""
+"""The plan for a card, on a stand-in that calls recorded work again: buffers, tails, compaction, order, what is lost."""
 
 import numpy as np
 import pytest
