@@ -23,7 +23,6 @@ from ..space import Context
 from ..strategies.base import Strategy, over_rows, where_rows
 from .graphs import Graphs, Work
 from .steps import Eager, Moved, filled, look_every, stored
-from .threads import PAD
 
 PARTS = (4, 2)  # besides the whole chunk: a quarter and a half of it
 LOOSE = 0.02  # how far a replayed step's values may be from the trial's, over their scale: kernels may be chosen anew
@@ -114,7 +113,7 @@ class Recorded:
         self.lost = ""
 
     def begin(self, chunk: int) -> None:
-        sizes = sorted({-(-part // PAD) * PAD for part in (*(chunk // p or 1 for p in PARTS), chunk)})
+        sizes = sorted({self.eager.size(rows) for rows in (*(chunk // p or 1 for p in PARTS), chunk)})
         if sizes != self.sizes:
             self._forget()
             self.sizes = sizes
@@ -122,7 +121,7 @@ class Recorded:
     def size(self, count: int) -> int:
         if self.lost:
             return self.eager.size(count)
-        return next((s for s in self.sizes if s >= count), -(-count // PAD) * PAD)
+        return next((s for s in self.sizes if s >= count), self.eager.size(count))
 
     def give_up(self, why: str) -> bool:
         if self.lost:
