@@ -50,9 +50,9 @@ def linear(
             engines[t].run(z[:n], list(range(n)))
             took.setdefault((axis, at), []).append(time.process_time() - before)
     out: dict[str, Any] = {"pair": pair.name}
-    for axis, at in (("samples", samples), ("steps", steps)):
-        seconds = [min(took[axis, n]) for n in at]
-        out[axis] = {"at": list(at), "seconds": seconds, **fit(list(at), seconds)}
+    for axis, places in (("samples", samples), ("steps", steps)):
+        seconds = [min(took[axis, n]) for n in places]
+        out[axis] = {"at": list(places), "seconds": seconds, **fit(list(places), seconds)}
     return out
 
 

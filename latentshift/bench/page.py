@@ -69,8 +69,8 @@ def _whole(found: dict[str, Any], names: list[str]) -> str:
     for n in names:
         pub = found.get(f"methods {n}", {}).get("published")
         for method, (strategy, printed) in TABLE8.items():
-            both = [found.get(f"whole {n} {method} {p}") for p in ("fp32", "bf16")]
-            if both[0] is None or both[1] is None or pub is None:
+            both = [found.get(f"whole {n} {method} {p}", {}) for p in ("fp32", "bf16")]
+            if pub is None or not all(both):
                 continue
             loop = pub["one_image"] * both[0]["forward"] if not both[0]["backward"] else pub["step"] * strategy.steps
             rows.append([

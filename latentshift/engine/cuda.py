@@ -79,7 +79,7 @@ class Shape:
     def load(self, context: Context, state: Any, t: int) -> None:
         """Put rows into the buffers, as they stand before step `t`."""
         for mine, given in zip(self.context, context, strict=True):
-            if mine is not None:
+            if mine is not None and given is not None:
                 mine.copy_(given)
         over_rows(Tensor.copy_, self.state, state)
         self.t.fill_(t)

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import torch
 
-Work = Callable[[], None]
+Work = Callable[[], object]
 WARM = 3  # runs before a recording: libraries choose kernels and workspaces at first use
 
 
@@ -38,7 +38,8 @@ class TorchGraphs:
     def record(self, work: Work, reset: Work) -> Work:
         if self.pool is None:
             self.pool = torch.cuda.graph_pool_handle()
-        now, side = torch.cuda.current_stream(self.device), torch.cuda.Stream(self.device)
+        now = torch.cuda.current_stream(self.device)
+        side = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         side.wait_stream(now)
         with torch.cuda.stream(side):
             for _ in range(WARM):
@@ -64,7 +65,7 @@ def can_record(device: str) -> str:
         return f"no graphs on {kind.type}"
     try:
         x = torch.zeros(4, device=kind)
-        again = TorchGraphs(kind).record(lambda: x.add_(1) and None, lambda: x.zero_() and None)  # type: ignore[func-returns-value]
+        again = TorchGraphs(kind).record(lambda: x.add_(1), x.zero_)
         again()
         again()
         return "" if float(x.sum()) == 8 else "a recorded addition gave another sum"
