@@ -1,4 +1,4 @@
-"""What G's step may add: a partner for every latent, and terms of G's loss (MSGAN, AdvLatGAN-div, ACGAN, AT-GAN).
+"""What G's step may add: a partner for every latent, and terms of G's loss (MSGAN, -div, ACGAN, AT-GAN, AE-OT-GAN).
 
 A term is called with the step (`Step`) and returns a scalar to be minimised; a partner is called with the latents and returns
 as many more, without a graph.
@@ -146,3 +146,26 @@ class StayNear:
         # vector_norm has the subgradient 0 at 0, where a root of squares has NaN
         apart: Tensor = torch.linalg.vector_norm((wanted - step.f).flatten(1), self.p, dim=1)
         return self.beta * apart.mean()
+
+
+@dataclass(frozen=True)
+class Paired:
+    """AE-OT-GAN's content term (An et al. 2020): G gives images back at their own codes, `weight` times the squared error.
+
+    `codes` (m, *shape) and `images` (m, channels, height, width) belong together row by row; every step draws `rows` of them.
+    """
+
+    G: Net = field(repr=False)
+    codes: Tensor = field(repr=False)
+    images: Tensor = field(repr=False)
+    weight: float = 1.0
+    rows: int = 64
+
+    def __post_init__(self) -> None:
+        if len(self.codes) != len(self.images) or not len(self.codes):
+            raise UsageError(f"{len(self.codes)} codes and {len(self.images)} images are no pairs")
+
+    def __call__(self, step: Step) -> Tensor:
+        pick = torch.randint(len(self.codes), (self.rows,), generator=step.generator)
+        made = self.G(self.codes[pick].to(step.f.device))
+        return self.weight * (made - self.images[pick].to(made)).square().mean()

@@ -38,3 +38,15 @@ def test_codes_are_transported_to(reference, tmp_path):
     apart = np.linalg.norm(codes[:, None] - codes[None], axis=2)
     between = (d[:, :, None] + d[:, None, :] - apart[None]).min((1, 2))
     assert between.max() < 1e-3 * apart.max()
+
+
+@pytest.mark.shared
+def test_joint_training(reference, tmp_path):
+    data, out = reference("data", "fashion-mnist"), tmp_path / "t.json"
+    command = [sys.executable, "examples/ae_ot_gan.py", "--data", str(data), "--out", str(out), "--cache", str(tmp_path / "c")]
+    command += ["--steps", "1", "--fit", "5", "--codes", "20", "--rows", "40", "--iterations", "10", "--seeds", "1"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=600, env=env)
+    told = json.loads(out.read_text())["rows"]
+    assert [r["arm"] for r in told] == ["AE-OT", "AE-OT-GAN", "without content", "GAN alone"]
+    assert len({r["rows"][0]["fd"] for r in told}) == 4, "every arm is its own network"

@@ -19,7 +19,7 @@ from latentshift.train.penalties import ClassLoss, RobDis, WeightClip, WGANDiv
 from latentshift.train.pieces import LOSSES, GradientPenalty
 from latentshift.train.scores import Scores, one_head
 from latentshift.train.shifts import AgainstLoss, Both, TowardsOther
-from latentshift.train.terms import ClassTerm, Fool, Mine, ModeSeeking, RandomPartner, StayNear, Step, sparse_noise
+from latentshift.train.terms import ClassTerm, Fool, Mine, ModeSeeking, Paired, RandomPartner, StayNear, Step, sparse_noise
 
 DRAW = torch.Generator()
 
@@ -255,6 +255,20 @@ def test_the_default_mining_falls_and_the_printed_one_rises() -> None:
     assert Mine().strategy == PairMining(steps=3, step_size=0.004, eps=None, support="free", jitter=0.08)
     assert ratio(0.08, 0.004) < 0.9 * ratio(0.08, 1e-9)
     assert ratio(0.01, 0.01) > 1.1 * ratio(0.01, 1e-9)
+
+
+def test_the_content_term_on_a_linear_generator() -> None:
+    """Images a constant e off G(code): the term is weight |e|^2 / n for any draw, its gradient to c -2 weight e / n."""
+    G = linear(normal(3, 2), normal(3, seed=1))
+    codes, e = normal(6, 2, seed=2), torch.tensor([0.3, -0.2, 0.5], dtype=torch.float64)
+    images = (G(codes) + e).detach()
+    step = Step(codes, None, images, None, None, None, torch.Generator().manual_seed(0))
+    loss = Paired(G, codes, images, weight=2.0, rows=4)(step)
+    assert loss.item() == pytest.approx(2.0 * e.square().mean().item())
+    (g,) = torch.autograd.grad(loss, G.stack[0].bias)
+    assert torch.allclose(g, -4.0 * e / 3)
+    with pytest.raises(UsageError, match="no pairs"):
+        Paired(G, codes, images[:5])
 
 
 @pytest.mark.parametrize("reduce", ["batch", "row"])
