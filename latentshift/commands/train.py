@@ -219,6 +219,8 @@ def _run(talk: Talk, typed: dict[str, Any], recipe: Any) -> None:
     out = typed["resume"] or typed["outdir"] or next_folder(Path("latentshift-out"), f"train-{recipe.name}")
     trainer, data, held, pair = _made(typed, recipe, talk)
     judge = _judge(typed["judge"], data.shape)
+    if judge is not None and typed["judge"] is None:
+        talk.note("note: samples are judged by fashion32-judge, which knows garments; --judge names another")
     cadence = _cadence(typed, trainer.settings.steps)
     if resumed:
         record = read_record(out)

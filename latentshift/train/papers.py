@@ -114,6 +114,14 @@ def recipes() -> Iterator[TrainRecipe]:
             **mnist,
         )
     yield TrainRecipe(
+        name="advas-alone/mnist",
+        line="paper 003 C.3: G follows AdvAs's gradient alone, D's weights are clipped",
+        slots={"after_d": (("weight-clip", {"c": 0.05}),), "assistant": (("advas", {"scale": "alone"}),)},
+        source="paper 003 (appendix C.3: 100,000 steps); its networks of E.1 stand for C.3's, the clip is ours",
+        evidence="The paper sees digits in part; examples/papers/advas_mnist.py, docs/training-tables.md.",
+        **{**mnist, "settings": {**mnist["settings"], "steps": 100_000}},
+    )
+    yield TrainRecipe(
         name="at-gan/ac-wgan-gp",
         line="AT-GAN stage 1: a conditional G by AC-WGAN-GP with table 5's networks",
         backbone="atgan",
