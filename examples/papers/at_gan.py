@@ -1,7 +1,7 @@
 """AT-GAN (paper 004) end to end, at the size of a small machine: a conditional G, targets, the transfer, attacks beside it.
 
     python examples/papers/at_gan.py --data DIR --out at-gan                  # DIR: Fashion-MNIST's idx files; about 40 minutes
-    python examples/papers/at_gan.py --data DIR --out at-gan --width 0.125 --steps 1200 2 80 --rows 500    # MNIST as recorded
+    python examples/papers/at_gan.py --data DIR --out at-gan --width 0.125 --steps 1000 2 80 --rows 300    # MNIST as recorded
     python examples/papers/at_gan.py --data DIR --out at-gan --short          # the short form: a minute or two, weak G
 
 1. AC-WGAN-GP (paper 004 appendix B) trains a conditional G with a separate classifier. 2. Targets: table 5's f, and two of
