@@ -66,9 +66,12 @@ class Arguments:
         return value
 
     def taps(self, name: str) -> int:
+        """Return the number of taps along an axis: of a list, or of a square table of fewer than 8 (a filter in 2-D)."""
         value = self.values.pop(name, [1, 3, 3, 1])
-        numbers = isinstance(value, list | tuple) and all(type(v) in (int, float) for v in value)
-        if not numbers or not 1 <= len(value) <= 32:
+        if not isinstance(value, list | tuple) or not 1 <= len(value) <= 32:
+            raise self._bad(name, value)
+        square = len(value) < 8 and all(isinstance(row, list | tuple) and len(row) == len(value) for row in value)
+        if any(type(v) not in (int, float) for v in ([v for row in value for v in row] if square else value)):
             raise self._bad(name, value)
         return len(value)
 
@@ -227,6 +230,8 @@ def read_discriminator(values: Any, *, clamp: float | None, where: str) -> Discr
     if a.values.get("cmap_dim", 0) is None:
         a.ignore("cmap_dim")
     cmap_dim = a.integer("cmap_dim", shape.width(4), 0, MAX_DIM) if c_dim else 0
+    if c_dim and not cmap_dim:
+        raise DamagedFileError("D takes labels and ignores them (cmap_dim 0), which is not supported", where=where)
     a.ignore("cmap_dim")
     block, head, m = a.table("block_kwargs"), a.table("epilogue_kwargs"), a.table("mapping_kwargs")
     a.done()

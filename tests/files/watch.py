@@ -1,7 +1,8 @@
 """Run in a child process: read files under an audit hook and print one JSON line a file.
 
 Reads lines `KIND PATH` from stdin (KIND `reader` or `stylegan`). A result has `error` (class name or null), `status`, `line`,
-`seconds`, `peak` (bytes that the process grew by), and `events`: whatever ran, was imported, or was opened for writing.
+`seconds`, `peak` (bytes that the process grew by), `events`: whatever ran, was imported, or was opened for writing, and
+`tensors`: name -> [dtype and shape, digest of the bytes] of what was read (of the networks that were built, for `stylegan`).
 """
 
 from __future__ import annotations
@@ -31,17 +32,29 @@ WATCHED = (
 )  # fmt: skip
 
 
-def tree_digest(tree: Any) -> str:
-    """Digest of all tensors of a tree, by path."""
+def table(tensors: Any) -> dict[str, list[str]]:
+    """Return name -> [dtype and shape, digest of the bytes] of (name, tensor) pairs."""
     import hashlib
 
+    out = {}
+    for name, t in tensors:
+        raw = t.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        out[name] = [f"{t.dtype} {tuple(t.shape)}", hashlib.sha256(raw).hexdigest()[:16]]
+    return out
+
+
+def networks(path: str) -> dict[str, list[str]]:
+    """Return the table of the networks that a style file's pair is made of."""
+    made = load_stylegan(path)
+    parts = {"G": made.G, "D": made.D} if made.D is not None else {"G": made.G}
+    return table((f"{part}.{k}", v) for part, net in parts.items() for k, v in net.state_dict().items())
+
+
+def contents(path: str) -> dict[str, list[str]]:
+    """Return the table of all tensors of a file."""
     from latentshift.files.pickle import find
 
-    total = hashlib.sha256()
-    for path, tensor in find(tree, torch.Tensor, limit=1 << 20):
-        total.update(f"{path} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        total.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return total.hexdigest()
+    return table(find(read_tensors(path).tree, torch.Tensor, limit=1 << 20))
 
 
 def warm_up() -> None:
@@ -52,7 +65,7 @@ def warm_up() -> None:
         torch.save({"a": torch.ones(2)}, f"{folder}/a.pt")
         torch.save({"a": torch.ones(2)}, f"{folder}/b.pt", _use_new_zipfile_serialization=False)
         for name in ("a.safetensors", "a.npz", "a.pt", "b.pt"):
-            tree_digest(read_tensors(f"{folder}/{name}").tree)
+            contents(f"{folder}/{name}")
         for name, text in (("bad.npz", b"PK\x03\x04junk"), ("bad.safetensors", b"\x08" + bytes(7) + b'{"a":1} ')):
             Path(f"{folder}/{name}").write_bytes(text)
             try:
@@ -90,12 +103,9 @@ def main() -> None:
         events.clear()
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         began, cpu = time.perf_counter(), time.process_time()
-        result: dict[str, Any] = {"error": None, "status": 0, "line": "", "digest": ""}
+        result: dict[str, Any] = {"error": None, "status": 0, "line": "", "tensors": {}}
         try:
-            if kind == "stylegan":
-                load_stylegan(path)
-            else:
-                result["digest"] = tree_digest(read_tensors(path).tree)
+            result["tensors"] = networks(path) if kind == "stylegan" else contents(path)
         except LatentshiftError as error:
             result.update(error=type(error).__name__, status=error.exit_status, line=error.line())
         except BaseException as error:

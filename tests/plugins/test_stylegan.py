@@ -228,6 +228,7 @@ SG2: dict[str, dict[str, Any]] = {
     "long filters": {"synthesis": {"resample_filter": [1] * 8}, "block": {"resample_filter": [1, 2, 3, 4, 4, 3, 2, 1, 1]}},
     "resnet, kernel 1": {"synthesis": {"architecture": "resnet", "kernel_size": 1}, "D": {"architecture": "skip"}},
     "kernel 5, orig": {"synthesis": {"architecture": "orig", "kernel_size": 5}, "D": {"architecture": "orig"}},
+    "filter in 2-D": {"synthesis": {"resample_filter": [[1, 2], [3, 5]]}},
     "activations": {"synthesis": {"activation": "elu"}, "block": {"activation": "softplus"}, "mapping": {"activation": "tanh"}},
     "no average": {"mapping": {"w_avg_beta": None, "num_layers": 1}},
     "no minibatch statistic": {"epilogue": {"mbstd_num_channels": 0}},
