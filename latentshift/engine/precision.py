@@ -157,4 +157,8 @@ def _reduced(ready: Pair, plan: bool) -> tuple[Pair, str]:
 
 
 def _cast(call: Any) -> Any:
+    """Return a network in bfloat16 that takes and gives float32: its own `reduced` form where it has one (a network whose
+    spaces call more than `forward`, or parts of which must stay in float32), else all of it, cast."""
+    if hasattr(call, "reduced"):
+        return call.reduced(torch.bfloat16)
     return Cast(call, torch.bfloat16) if isinstance(call, nn.Module) else call

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from latentshift.errors import FileError, LatentshiftWarning, RequestError, ShapeError, UsageError
 from latentshift.files.checkpoint import FileContents
-from latentshift.model import Capability, Critic, Pair
+from latentshift.model import Capability, Critic, Pair, frozen_copy
 from latentshift.noise import row_seeds
 from latentshift.space import Space
 
@@ -73,8 +73,17 @@ class LatentG(nn.Module):
         return self.net.mapping(z, one_hot(label, self.net.c_dim, z.dtype), self.psi, self.cutoff)
 
     def paint(self, ws: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Return images of ws; `noise` (rows, total) holds all noise maps in a row."""
-        return self.net.synthesis(ws, self.noise_mode, None if noise is None else self.split(noise))
+        """Return images of ws; `noise` (rows, total) holds all noise maps in a row. Both may be of another precision than
+        the synthesis network; the images have that of ws."""
+        dtype = self.net.synthesis_dtype
+        held = None if noise is None else self.split(noise.to(dtype))
+        return self.net.synthesis(ws.to(dtype), self.noise_mode, held).to(ws.dtype)
+
+    def reduced(self, dtype: torch.dtype) -> LatentG:
+        """Return a copy whose synthesis network works in `dtype`; the mapping, a hundredth of the work, stays as it is."""
+        copy = frozen_copy(self)
+        copy.net.synthesis_net.reduce(dtype)
+        return copy
 
     def split(self, noise: Tensor) -> list[Tensor]:
         """Cut (rows, total) into the noise maps (rows, 1, h, w)."""
@@ -106,6 +115,13 @@ class LabelledD(nn.Module):
     def forward(self, images: Tensor, label: Tensor | None = None) -> Tensor:
         logits: Tensor = self.net(images, one_hot(label, self.net.config.c_dim, images.dtype))
         return logits
+
+    def reduced(self, dtype: torch.dtype) -> LabelledD:
+        """Return a copy whose convolutions above 4x4 work in `dtype`; where rows are compared and the score is made, float32
+        stays."""
+        copy = frozen_copy(self)
+        copy.net.reduce_trunk(dtype)
+        return copy
 
     def features(self, images: Tensor, label: Tensor | None = None) -> Tensor:
         """Return (rows, n): the last hidden layer, which knows no label."""

@@ -145,15 +145,28 @@ class Discriminator(nn.Module):
         if tuple(images.shape[1:]) != want:
             raise ShapeError(f"images are {tuple(images.shape)}, not (rows, {', '.join(map(str, want))})")
         x: Tensor | None = None
-        image: Tensor | None = images
+        image: Tensor | None = images.to(self.trunk_dtype)
         for r in config.resolutions[:0:-1]:
             x, image = getattr(self, f"b{r}")(x, image)
+        dtype = self.b4.conv.weight.dtype
         if config.architecture == "skip":
-            rgb = self.b4.fromrgb(image)
-            x = rgb if x is None else x + rgb
+            assert image is not None
+            rgb = self.b4.fromrgb(image.to(dtype))
+            x = rgb if x is None else x.to(dtype) + rgb
         if x is None:
             raise ShapeError("a discriminator for 4x4 images has no layer before its head")
-        return x
+        return x.to(dtype)
+
+    @property
+    def trunk_dtype(self) -> torch.dtype:
+        """The precision that the blocks above 4x4 work in."""
+        return next(self.parameters()).dtype
+
+    def reduce_trunk(self, dtype: torch.dtype) -> None:
+        """Let the blocks above 4x4 work in another precision."""
+        for r in self.config.resolutions[:0:-1]:
+            getattr(self, f"b{r}").to(dtype)
+        self._moments = None
 
     def statistic(self, x: Tensor, grouping: Grouping | None = None) -> Tensor | None:
         """Return the minibatch statistic (rows, planes) of features x, or None where the network has none."""
@@ -196,7 +209,7 @@ class Discriminator(nn.Module):
                 if len(images) != self.group_size - 1:
                     raise ShapeError(f"{len(images)} companion images, not {self.group_size - 1}")
                 weight = self.b4.conv.weight
-                f = self.trunk(images.to(weight.device, weight.dtype))
+                f = self.trunk(images.to(weight.device))
                 mean = f.mean(0, keepdim=True)
                 self._moments = (mean, (f - mean).square().sum(0, keepdim=True))
         return self._moments

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -226,6 +226,15 @@ class Synthesis(nn.Module):
         for r in config.resolutions:
             self.add_module(f"b{r}", SynthesisBlock(config, r))
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of the feature maps."""
+        return self.b4.const.dtype  # type: ignore[union-attr, return-value]
+
+    def reduce(self, dtype: torch.dtype) -> None:
+        """Work in another precision."""
+        self.to(dtype)
+
     def blocks(self) -> list[SynthesisBlock]:
         return [getattr(self, f"b{r}") for r in self.config.resolutions]
 
@@ -273,6 +282,13 @@ class Generator(nn.Module):
     def w_avg(self) -> Tensor | None:
         """Mean of w over training, (w_dim,), or None where the file has none."""
         return self.mapping_net.w_avg if self.mapping_net.config.has_average else None
+
+    @property
+    def synthesis_dtype(self) -> torch.dtype:
+        """The precision that the synthesis network works in."""
+        net: Any = self.synthesis_net
+        dtype: torch.dtype = net.dtype
+        return dtype
 
     @property
     def noise_shapes(self) -> list[tuple[int, int]]:

@@ -120,6 +120,16 @@ class Synthesis(nn.Module):
             self.add_module(plan.name, Layer(plan, config.w_dim, config.conv_clamp))
         self.recompute: bool | None = None
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of the feature maps."""
+        return getattr(self, self.plans[-1].name).weight.dtype  # type: ignore[no-any-return]
+
+    def reduce(self, dtype: torch.dtype) -> None:
+        """Let the layers work in another precision; the waves at the input keep theirs: their phases are fine."""
+        for plan in self.plans:
+            getattr(self, plan.name).to(dtype)
+
     def place(self, translate: tuple[float, float], rotate: float) -> None:
         """Set the input's transform: the image moves by `translate` (x, y, in image widths) and turns by `rotate` degrees."""
         a = math.radians(rotate)
@@ -135,7 +145,7 @@ class Synthesis(nn.Module):
         recompute = self.config.resolution >= 256 if self.recompute is None else self.recompute
         recompute = recompute and torch.is_grad_enabled() and ws.requires_grad
         styles = ws.unbind(1)
-        x = self.input(styles[0])
+        x = self.input(styles[0].to(self.input.weight.dtype)).to(ws.dtype)
         for plan, w in zip(self.plans, styles[1:], strict=True):
             layer = getattr(self, plan.name)
             x = checkpoint(layer, x, w, use_reentrant=False, preserve_rng_state=False) if recompute else layer(x, w)

@@ -26,12 +26,14 @@ from latentshift_plugins.stylegan2.ops import factor, resample
 from latentshift_plugins.stylegan3 import build as build3
 from torch.nn import functional as F
 
+from latentshift.engine.run import Engine, Settings
 from latentshift.errors import DamagedFileError, FileError, LatentshiftWarning, MissingCapabilityError, RequestError, ShapeError
 from latentshift.files.checkpoint import read_tensors
 from latentshift.files.folder import read_pair
 from latentshift.landscape import Landscape
 from latentshift.noise import latents
 from latentshift.space import Context
+from latentshift.strategies.gradient import IFGSM
 
 sys.path.insert(0, str(Path(__file__).parent))
 container = importlib.import_module("container")
@@ -599,3 +601,26 @@ def test_the_engine_refines_in_z_and_w_and_a_row_has_the_same_bits_alone(tmp_pat
         one = Engine(IFGSM(steps=4, eps=0.2), pair, space=space).run(z[7:8], seeds[7:8]).chunks[0]
         assert np.array_equal(one.point[0], chunk.point[7])
         assert np.array_equal(one.images[0], chunk.images[7])
+
+
+@shared
+@pytest.mark.parametrize("name", ["sg2ada-resnetG-skipD-64", "sg2-sg3repo-cond-32", "sg3t-32"])
+@pytest.mark.parametrize("space", ["z", "w+"])
+def test_the_engine_refines_in_bfloat16(name: str, space: str) -> None:
+    """Rows move on reduced copies: what is compared and what is drawn from z stays in single precision; the gain is kept."""
+    pair = FAMILY.load(container.folder("stylegan") / f"{name}.pkl")
+    seeds = list(range(8))
+    z = torch.from_numpy(latents(seeds, pair.space.shape, pair.space.prior)).float()
+    gains, moved = [], []
+    for precision in ("fp32", "bf16"):
+        engine = Engine(IFGSM(steps=5, step_size=0.02), pair, space=pair.spaces[space], settings=Settings(precision=precision))
+        assert engine.precision == precision, engine.run_.notes
+        run = engine.run(z, seeds)
+        gains.append(np.concatenate([c.score - c.score0 for c in run.chunks]))
+        moved.append(engine.moving)
+    assert moved[1].G.net.synthesis_dtype is torch.bfloat16
+    assert moved[1].G.net.mapping_net.fc0.weight.dtype is torch.float32
+    assert moved[1].critic.call.net.b4.conv.weight.dtype is torch.float32
+    assert moved[0].G.net.synthesis_dtype is torch.float32
+    assert gains[0].mean() > 0
+    assert gains[1].mean() > 0.9 * gains[0].mean()
