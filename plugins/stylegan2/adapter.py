@@ -81,7 +81,7 @@ class LatentG(nn.Module):
 
     def reduced(self, dtype: torch.dtype) -> LatentG:
         """Return a copy whose synthesis network works in `dtype`; the mapping, a hundredth of the work, stays as it is."""
-        copy = frozen_copy(self)
+        copy: LatentG = frozen_copy(self)
         copy.net.synthesis_net.reduce(dtype)
         return copy
 
@@ -119,7 +119,7 @@ class LabelledD(nn.Module):
     def reduced(self, dtype: torch.dtype) -> LabelledD:
         """Return a copy whose convolutions above 4x4 work in `dtype`; where rows are compared and the score is made, float32
         stays."""
-        copy = frozen_copy(self)
+        copy: LabelledD = frozen_copy(self)
         copy.net.reduce_trunk(dtype)
         return copy
 
