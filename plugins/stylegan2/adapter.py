@@ -82,7 +82,7 @@ class LatentG(nn.Module):
     def reduced(self, dtype: torch.dtype) -> LatentG:
         """Return a copy whose synthesis network works in `dtype`; the mapping, a hundredth of the work, stays as it is."""
         copy: LatentG = frozen_copy(self)
-        copy.net.synthesis_net.reduce(dtype)
+        copy.net.reduce_synthesis(dtype)
         return copy
 
     def split(self, noise: Tensor) -> list[Tensor]:

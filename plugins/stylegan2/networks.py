@@ -290,6 +290,11 @@ class Generator(nn.Module):
         dtype: torch.dtype = net.dtype
         return dtype
 
+    def reduce_synthesis(self, dtype: torch.dtype) -> None:
+        """Let the synthesis network work in another precision."""
+        net: Any = self.synthesis_net
+        net.reduce(dtype)
+
     @property
     def noise_shapes(self) -> list[tuple[int, int]]:
         """Height and width of the noise maps; empty for StyleGAN3."""
