@@ -6,7 +6,8 @@ its k-th neighbour in its own set,
     precision  share of fakes inside the ball r_k of a real        recall    share of reals inside the ball of a fake
     density    balls of reals around a fake, on average, over k    coverage  share of reals with a fake in their ball
 
-Exact in float64 and blockwise: no matrix of all pairs is kept (50,000 x 2,048 a side takes 2 GiB beside the features).
+Exact in float64 and blockwise (`neighbours.py`): no matrix of all pairs is kept. 50,000 x 2,048
+a side take 4 GiB.
 """
 
 from __future__ import annotations
@@ -15,13 +16,10 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from ..errors import RequestError, ShapeError
 from .arrays import Array, ArrayLike, as_pair, as_rows
-
-_BLOCK = 4096  # rows a block: 4096 x 4096 float64 = 128 MiB
+from .neighbours import Screen, kth_distances, spans
 
 
 class PRDC(NamedTuple):
@@ -60,39 +58,12 @@ class PRDCRows(NamedTuple):
         )
 
 
-def _squared(x: Tensor, y: Tensor, xx: Tensor, yy: Tensor) -> Tensor:
-    return torch.addmm(xx[:, None] + yy[None, :], x, y.T, alpha=-2).clamp_(min=0)
-
-
-def _prepared(a: Array, shift: Array) -> tuple[Tensor, Tensor]:
-    # distances from products lose digits with the distance from the origin: both sets move by the same mean
-    x = torch.from_numpy(a - shift)
-    return x, x.square().sum(1)
-
-
-def _radii(x: Tensor, xx: Tensor, k: int) -> Tensor:
-    """Squared distance of every row to its k-th neighbour, itself not counted; each block of pairs is met once."""
-    n = len(x)
-    best = torch.full((n, k), float("inf"), dtype=x.dtype)
-    spans = [slice(i, min(i + _BLOCK, n)) for i in range(0, n, _BLOCK)]
-    for i, rows in enumerate(spans):
-        for columns in spans[i:]:
-            d = _squared(x[rows], x[columns], xx[rows], xx[columns])
-            if rows == columns:
-                d.fill_diagonal_(float("inf"))
-            best[rows] = torch.cat([best[rows], d], 1).topk(k, 1, largest=False).values
-            if rows != columns:
-                best[columns] = torch.cat([best[columns], d.T], 1).topk(k, 1, largest=False).values
-    return best.amax(1)
-
-
 def nearest_distances(features: ArrayLike, k: int) -> Array:
     """Distance of every row to its k-th neighbour in its own set, (rows,) float64."""
     a = as_rows(features)
     if not 1 <= k < len(a):
         raise RequestError(f"k = {k} with {len(a)} rows", way_out="k must be at least 1 and less than the number of rows.")
-    x, xx = _prepared(a, a.mean(0))
-    return np.asarray(_radii(x, xx, k).sqrt().numpy())
+    return kth_distances(a, k)
 
 
 def prdc_rows(real: ArrayLike, fake: ArrayLike, *, k: int = 5, radii: Array | None = None) -> PRDCRows:
@@ -105,36 +76,27 @@ def prdc_rows(real: ArrayLike, fake: ArrayLike, *, k: int = 5, radii: Array | No
             f"k = {k} neighbours need more than {k} rows on both sides, got {len(r)} and {len(f)}",
             way_out="Give more images or a smaller k.",
         )
-    shift = r.mean(0)
-    x, xx = _prepared(r, shift)
-    y, yy = _prepared(f, shift)
     if radii is not None and radii.shape != (len(r),):
         raise ShapeError(f"radii {radii.shape} of {len(r)} rows")
-    radii_x = _radii(x, xx, k) if radii is None else torch.from_numpy(radii).square()
-    radii_y = _radii(y, yy, k)
-    balls = torch.zeros(len(y), dtype=torch.int64)
-    closest = torch.full((len(x),), float("inf"), dtype=x.dtype)
+    around_r = kth_distances(r, k) if radii is None else radii
+    around_f = kth_distances(f, k)
+    screen = Screen(r, f)
+    balls = np.zeros(len(f), np.int64)
     # per real: fakes in its ball and balls of fakes around it, with the one that is meant where it is one
-    covers, recalls, nearest, holder = (torch.zeros(len(x), dtype=torch.int64) for _ in range(4))
-    for i in range(0, len(x), _BLOCK):
-        rows = slice(i, i + _BLOCK)
-        for j in range(0, len(y), _BLOCK):
-            columns = slice(j, j + _BLOCK)
-            d = _squared(x[rows], y[columns], xx[rows], yy[columns])
-            inside = d < radii_x[rows, None]
-            balls[columns] += inside.sum(0)
-            covers[rows] += inside.sum(1)
-            least, at = d.min(1)
-            nearest[rows] = torch.where(least < closest[rows], at + j, nearest[rows])
-            closest[rows] = torch.minimum(closest[rows], least)
-            held = d < radii_y[None, columns]
-            some, at = held.max(1)
-            recalls[rows] += held.sum(1)
-            holder[rows] = torch.where(some, at + j, holder[rows])
-    only_covers = torch.bincount(nearest[covers == 1], minlength=len(y))
-    only_recalls = torch.bincount(holder[recalls == 1], minlength=len(y))
-    covered, recalled = closest < radii_x, recalls > 0
-    return PRDCRows(balls.numpy(), recalled.numpy(), covered.numpy(), k, only_recalls.numpy(), only_covers.numpy())
+    covers, recalls, nearest, holder = (np.zeros(len(r), np.int64) for _ in range(4))
+    for rows in spans(len(r)):
+        for columns in spans(len(f)):
+            low = screen.low(rows, columns)
+            i, j = screen.closer(low, rows, columns, around_r[rows, None])
+            np.add.at(balls, j, 1)
+            np.add.at(covers, i, 1)
+            nearest[i] = j
+            i, j = screen.closer(low, rows, columns, around_f[None, columns])
+            np.add.at(recalls, i, 1)
+            holder[i] = j
+    only_covers = np.bincount(nearest[covers == 1], minlength=len(f))
+    only_recalls = np.bincount(holder[recalls == 1], minlength=len(f))
+    return PRDCRows(balls, recalls > 0, covers > 0, k, only_recalls, only_covers)
 
 
 def prdc(real: ArrayLike, fake: ArrayLike, *, k: int = 5) -> PRDC:

@@ -384,6 +384,13 @@ def refined(pair: Pair, z: Tensor, label: Tensor | None, strategy: Strategy) -> 
     return torch.cat(out)
 
 
+def spread_of(scores: Tensor) -> float:
+    """Return the standard deviation that the middle half of `scores` would have if they were normal: one wild score in a
+    hundred, which can make the plain one a thousand times as large, does not decide the weights of a sum."""
+    low, high = scores.float().quantile(torch.tensor([0.25, 0.75], device=scores.device))
+    return max(float(high - low) / 1.349, 1e-6)
+
+
 @dataclass(frozen=True)
 class _Made:
     critic: Critic
@@ -394,7 +401,7 @@ class _Made:
 def _joined(pair: Pair, fitted: Sequence[tuple[Part, nn.Module]], val: Tensor, raw: Tensor) -> _Made:
     """Return the sum of the parts, each by its spread on held-out reals, scaled to a log odds where a calibration exists."""
     val = val.to(pair.device)
-    spread = [max(float(_scores(net, val).std()), 1e-6) for _, net in fitted]
+    spread = [spread_of(_scores(net, val)) for _, net in fitted]
     real = sum((_scores(net, val) / s for (_, net), s in zip(fitted, spread, strict=True)), torch.zeros(len(val)))
     fake = sum((_scores(net, raw) / s for (_, net), s in zip(fitted, spread, strict=True)), torch.zeros(len(raw)))
     a, b, calibrated = 1.0, 0.0, True

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from latentshift.errors import NumericError, RequestError, ShapeError
-from latentshift.metrics import coverage
+from latentshift.metrics import neighbours
 from latentshift.metrics.coverage import nearest_distances, prdc, prdc_rows
 
 
@@ -29,7 +29,7 @@ def by_definition(real: np.ndarray, fake: np.ndarray, k: int) -> tuple[float, fl
 def test_equals_the_definition_in_any_block(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, n: int, m: int, size: int, k: int, block: int
 ) -> None:
-    monkeypatch.setattr(coverage, "_BLOCK", block)
+    monkeypatch.setattr(neighbours, "BLOCK", block)
     real, fake = rng.normal(size=(n, size)) + 100, rng.normal(size=(m, size)) * 0.8 + 100.3
     assert prdc(real, fake, k=k)[:4] == pytest.approx(by_definition(real, fake, k), abs=1e-12)
 

@@ -17,7 +17,7 @@ from latentshift.model import Capability, Critic, Pair
 from latentshift.space import Normal, Space, Uniform
 from latentshift.strategies.gradient import IFGSM
 from latentshift.train.critic import Frozen, HonestShift, head_layers
-from latentshift.train.honest import USE, fit_critic
+from latentshift.train.honest import USE, fit_critic, spread_of
 from latentshift.train.kinds import bound_of, make_part
 from latentshift.train.overfit import kinship, overfitting
 from latentshift.train.trunks import SQUEEZENET, get_trunk
@@ -273,3 +273,35 @@ def test_a_trunk_of_a_plug_in(monkeypatch, tmp_path):
 def test_vectors_have_a_head_too():
     assert LayerNet(head_layers((7,)))(torch.zeros(3, 7)).shape == (3, 1)
     assert LayerNet(head_layers((7, 5, 4)))(torch.zeros(3, 7, 5, 4)).shape == (3, 1)
+
+
+def test_one_wild_score_does_not_decide_the_weights_of_a_sum():
+    """Seen on fashion28-dcgan-bce: one of 200 held-out scores was 270,000, and a part with AUC 0.97 had no weight left."""
+    scores = torch.randn(200, generator=torch.Generator().manual_seed(1))
+    plain = spread_of(scores)
+    assert plain == pytest.approx(1.0, abs=0.2)
+    scores[3] = 270_000.0
+    assert spread_of(scores) == pytest.approx(plain, rel=0.05)
+    assert spread_of(torch.zeros(9)) > 0
+
+
+def test_a_silent_channel_is_not_scaled_up(monkeypatch):
+    """A channel of the trunk that these images leave all but constant stays small."""
+
+    class Two(nn.Module):
+        def forward(self, x):
+            return torch.cat([x, 1e-5 * x], 1)
+
+    class Plug:
+        name, line, network = "two", "", "two"
+
+        def build(self, side, image_range):
+            return Two()
+
+    monkeypatch.setattr("latentshift.train.kinds.get_trunk", lambda name: Plug())
+    reals = torch.rand(64, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    part = make_part("features", pair(), reals, trunk="two", mirror=False, updates=1, seed=0)
+    with torch.no_grad():
+        seen = part.look(reals)
+    assert float(seen[:, 0].std()) == pytest.approx(1, rel=0.01)
+    assert float(seen[:, 1].std()) < 1e-3
