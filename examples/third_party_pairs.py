@@ -6,8 +6,10 @@
 
 DIR holds `reference/pairs`, `reference/real` and `data`. Each pair's real images are split at random: one part for critics, the
 other for the judges' reference only. Arms, on the same latents: `raw`; `paper` (20 sign steps of 0.05 up the pair's own D);
-`auto` (no real images); `auto, reals` (an honest critic, fitted here); `random` (as many random sign steps: a null that must
-show nothing); `best of N` by the pair's own D, N such that it takes the CPU time of `auto, reals` (the fit not counted).
+`auto` (no real images); `auto, reals` (an honest critic, fitted here, climbed as far as `latentshift.train.depth` lets it);
+`reals N` (N steps up it, whatever that says); `random` (as many random sign steps of the same length as `auto, reals`: a null
+that must show nothing); `best of N` by the pair's own D, N such that it takes the CPU time of `auto, reals` (the fit not
+counted).
 
 Judges are features of two networks per pair that no critic saw; 64 principal components of the reference, scaled to total
 variance 1; FD is 100 times the Frechet distance there. Change / its standard error: 40 paired bootstrap draws of the samples,
@@ -69,7 +71,7 @@ JUDGES = {
 }
 #: the same G, so the same honest critic
 HONEST_OF = {"fashion32-sn": "fashion32"}
-KEPT = ("verdict", "why", "auc_raw", "auc_refined", "seconds", "overfitting")  # of a critic's card
+KEPT = ("verdict", "why", "steps", "step_size", "tried", "auc_raw", "auc_refined", "seconds", "overfitting")  # of a card
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +179,8 @@ def honest(name: str, pair: Any, reals: np.ndarray, out: Path, kind: str = "both
 
 def refine_arm(arm: str, pair: Any, seeds: range, critic: Any, card: dict[str, Any], steps: int, n: int) -> Any:
     """Return the result of an arm through the public API."""
-    moves = {"steps": steps, "step_size": 0.05, "eps": None, "support": "auto", "unit": "prior"}
+    size = (card.get("step_size") or 0.05) if arm in ("auto, reals", "random") else 0.05
+    moves = {"steps": steps, "step_size": size, "eps": None, "support": "auto", "unit": "prior"}
     if arm == "raw":
         return Sampler(pair).refine(seeds=seeds, strategy="ifgsm", steps=0)
     if arm == "paper":
@@ -192,7 +195,7 @@ def refine_arm(arm: str, pair: Any, seeds: range, critic: Any, card: dict[str, A
         return Sampler(pair, strategy="best-of-n").refine(seeds=seeds, steps=n)
     if card.get("verdict") != "climb" and arm == "auto, reals":
         return Sampler(pair).refine(seeds=seeds, strategy="ifgsm", steps=0)
-    return Sampler(pair, critic=critic, recipe="auto/reals").refine(seeds=seeds, steps=steps)
+    return Sampler(pair, critic=critic, recipe="auto/reals").refine(seeds=seeds, steps=steps, step_size=size)
 
 
 def run_pair(name: str, args: argparse.Namespace) -> None:
@@ -207,7 +210,7 @@ def run_pair(name: str, args: argparse.Namespace) -> None:
     if all(a in told["arms"] for a in arms):
         return
     print(f"{name}: {len(for_critic)} real images for the critic, {len(for_judge)} for the judges", flush=True)
-    fits = any(a.startswith(("auto, reals", "reals ")) for a in arms)
+    fits = any(a == "random" or a.startswith(("auto, reals", "reals ")) for a in arms) and not args.short
     critic, card = honest(HONEST_OF.get(name, name), pair, for_critic, args.out) if fits else (None, {"steps": 2})
     names = JUDGES[data]
     for judge in names:

@@ -9,6 +9,7 @@ fit. log(n_real / n_generated) is taken off b, so that 0 means even odds. Same d
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +72,19 @@ def _parts(pair: Pair) -> list[nn.Module] | None:
             way_out="Use --calibration logistic, or an adapter with features_call.",
         )
     return [*layers[: places[-1]], nn.Flatten()]
+
+
+def features_of(pair: Pair) -> Callable[[Tensor], Tensor] | None:
+    """Return images -> (rows, n) features of the pair's own D, the input of its last layer; None where D gives none or wants
+    labels."""
+    if pair.critic is None or pair.critic.labels:
+        return None
+    try:
+        parts = _parts(pair)
+    except MissingCapabilityError:
+        return None
+    net = None if parts is None else Stack(parts).eval()
+    return lambda images: _features(pair, net, images, None)
 
 
 def _features(pair: Pair, net: nn.Module | None, images: Tensor, labels: Tensor | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""What `auto` does with real images: fit an honest critic, ask whether it sees anything, climb it two steps or leave all alone.
+"""What `auto` does with real images: fit an honest critic, ask what it sees and how far it holds, climb it so far.
 
     found = guided(pair, reals)         # found.pair has the honest critic, found.recipe says how it is climbed
     found.told                          # one line: what was found and what follows
@@ -25,7 +25,7 @@ from ..files.write import output_errors
 from ..model import Pair
 from ..recipe import AUTO, AUTO_REALS, Recipe
 from ..strategies.base import Strategy
-from .honest import LEAST, USE, WANTED, fit_critic, real_images
+from .honest import LEAST, UPTO, WANTED, fit_critic, real_images
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,9 @@ def guided(
 ) -> Guided:
     """Return what to climb and how, given real images (a path, what was read, a uint8 array, or floats in the pair's range).
 
-    `strategy` is how the critic will be climbed (None: two sign steps), `options` are those of `fit_critic`. With fewer than
-    100 images no critic is fitted: the recipe without real images is used, with a warning that says how many are wanted.
+    `strategy` is how the critic is climbed at most (None: ten sign steps; `depth` says how far), `options` are those of
+    `fit_critic`. With fewer than 100 images no critic is fitted: the recipe without real images is used, with a warning that
+    says how many are wanted.
     """
     data = real_images(reals, pair)
     if len(data) < LEAST:
@@ -61,7 +62,7 @@ def guided(
         )
         warnings.warn(text, LatentshiftWarning, stacklevel=2)
         return Guided(pair, AUTO, text)
-    use = strategy or USE
+    use = strategy or UPTO
     folder = _place(pair, data.sha256, use, options) if cache and pair.sha256 and data.sha256 else None
     critic, card = None, None
     if folder is not None and is_pair_folder(folder):
@@ -76,9 +77,13 @@ def guided(
                 folder.parent.mkdir(parents=True, exist_ok=True)
             fitted.save(folder)
     steps = int(card["steps"]) if card["verdict"] == "climb" else 0
-    if use.steps != steps:
-        recipe = recipe.changed(steps=steps)
-    action = f"climbed {steps} steps" if steps else "the samples are left as they are"
+    now = {"steps": steps, **({} if not steps or card.get("step_size") is None else {"step_size": card["step_size"]})}
+    if recipe is AUTO_REALS:  # the number of steps is the rule's, so the recipe keeps its name
+        recipe = replace(recipe, options={**recipe.options, **now})
+    elif any(recipe.options.get(k) != v for k, v in now.items()):
+        recipe = recipe.changed(**now)
+    size = f" of {now['step_size']:g}" if "step_size" in now else ""
+    action = f"climbed {steps} step{'s' * (steps != 1)}{size}" if steps else "the samples are left as they are"
     return Guided(replace(pair, critic=critic), recipe, f"{card['verdict']}: {card['why']}; {action}", card)
 
 

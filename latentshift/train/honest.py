@@ -28,6 +28,7 @@ from ..errors import FileError, LatentshiftError, LatentshiftWarning, RequestErr
 from ..files.folder import write_pair
 from ..files.imageset import ImageSet
 from ..files.reals import Reals, read_reals
+from ..head import features_of
 from ..layers import LayerNet
 from ..model import Capability, Critic, Pair, require
 from ..noise import Draw, latents
@@ -35,15 +36,17 @@ from ..space import Context
 from ..strategies.base import Strategy, where_rows
 from ..strategies.gradient import IFGSM
 from .critic import Frozen, honest_trainer
+from .depth import Eye, depth
 from .kinds import Part, bound_of, make_part, parts_of
 from .loop import Trainer
-from .overfit import Overfit, kinship, overfitting
+from .overfit import Overfit, kinship, overfitting, small
 
 #: fewer images than this fit no critic that can be trusted; from WANTED on more change little (docs/third-party.md)
 LEAST, WANTED = 100, 250
-#: the score must tell held-out reals from raw samples this well, and not rank refined ones above them
-SEES, HONEST = 0.6, 0.5
-#: how the critic is climbed afterwards, and how its negatives are made: further than it will be climbed
+#: the score must tell held-out reals from raw samples this well
+SEES = 0.6
+#: how the critic is climbed at most (`depth` says how far), how it is looked at while it learns, and how its negatives are made
+UPTO = IFGSM(steps=10, step_size=0.05, eps=None, support="auto", unit="prior")
 USE = IFGSM(steps=2, step_size=0.05, eps=None, support="auto", unit="prior")
 BEYOND = IFGSM(steps=5, step_size=0.1, eps=None, support="auto", unit="prior")
 _PILOT_SEED = 3_000_000_000  # pilots and training latents stay away from the seeds that people use
@@ -55,8 +58,8 @@ CACHED = 2000  # real images whose features are kept (50 kB each at 64 pixels); 
 class HonestCritic:
     """A fitted critic and what was measured on held-out images.
 
-    `verdict` is "climb", "pick" or "neither", `steps` how many steps of `strategy` keep it honest. `auc_raw`, `auc_refined`:
-    held-out reals against raw and against refined samples. `networks` may not judge what this critic improved.
+    `verdict` is "climb", "pick" or "neither", `strategy` and `steps` how far to climb, `tried` what was asked of each length
+    (see `depth`). `auc_raw`, `auc_refined`: held-out reals against raw and against refined samples. `networks` may not judge what this critic improved.
     """
 
     critic: Critic
@@ -73,6 +76,7 @@ class HonestCritic:
     overfit: Overfit | None
     reals: int
     reals_sha256: str
+    tried: tuple[dict[str, Any], ...] = ()
     plugin: str = ""
     image: dict[str, Any] = field(default_factory=dict)
     pair: str = ""
@@ -99,6 +103,8 @@ class HonestCritic:
                 "verdict": self.verdict,
                 "why": self.why,
                 "steps": self.steps,
+                "step_size": getattr(self.strategy, "step_size", None),
+                "tried": list(self.tried),
                 "auc_raw": self.auc_raw,
                 "auc_refined": self.auc_refined,
                 "reals": self.reals,
@@ -171,7 +177,7 @@ def fit_critic(
     *,
     kind: str = "both",
     updates: int | None = None,
-    strategy: Strategy = USE,
+    strategy: Strategy = UPTO,
     negatives: Strategy | None = None,
     bound: str = "r1",
     trunk: str = "squeezenet",
@@ -182,8 +188,8 @@ def fit_critic(
 ) -> HonestCritic:
     """Fit an honest critic of `kind` ("both", "pixel", "features", "own") to `reals` for the frozen G of `pair`.
 
-    `strategy` is how it will be climbed; `negatives` how samples are refined while it learns (None: for the default strategy
-    up to five steps of twice the length, else `strategy` itself). `mirror`: add mirrored images (None: for colour images).
+    `strategy` is how it will be climbed at most; how far, held-out images say (`depth`). `negatives` is how samples are refined
+    while it learns (None: for the default strategy up to five steps of twice the length, else `strategy` itself). `mirror`: add mirrored images (None: for colour images).
     Raises FileError for fewer than 100 images, RequestError for images of another kind than G's.
     """
     began = _clock()
@@ -206,7 +212,7 @@ def fit_critic(
     z, label = _pilots(pair, PILOTS)
     raw = _images(pair, z, label)
     _of_one_kind(pair, raw, x)
-    learn = negatives or (BEYOND if strategy is USE else strategy)
+    learn = negatives or (BEYOND if strategy is UPTO else strategy)
     if learn.pilot:
         raise RequestError("the strategy learns from pilots and cannot refine inside a fit", way_out="Use a gradient method.")
     every: list[tuple[Part, nn.Module]] = []
@@ -219,7 +225,8 @@ def fit_critic(
     # a part that sees nothing only adds noise to the sum; where none does, the sum may still
     fitted = [e for e, facts in zip(every, told, strict=True) if facts["auc_raw"] >= SEES] or every
     made = _joined(pair, fitted, val, raw)
-    out = _judged(pair, made, train, val, raw, z, label, strategy)
+    trunks = {p.network or p.plugin: p.look for p, _ in fitted if p.look is not None}
+    out = _judged(pair, made, train, val, raw, z, label, strategy, trunks)
     networks = tuple(sorted({p.network for p, _ in fitted if p.network}))
     image = dict(zip(("channels", "height", "width"), pair.image_shape or (), strict=True), range=list(pair.image_range))
     return HonestCritic(
@@ -331,12 +338,13 @@ def _fit(
     best: list[tuple[float, int, dict[str, Tensor]]] = []
     history: list[dict[str, float]] = []
     z, label = _pilots(pair, 64)
+    short = replace(strategy, steps=min(strategy.steps, USE.steps))
 
     def look_at(t: Trainer, row: dict[str, float]) -> None:
         assert t.average_d is not None
         net = t.average_d.net.eval()
         end = refined(
-            replace(pair, critic=Critic(nn.Sequential(*(m for m in (part.look, net) if m is not None)))), z, label, strategy
+            replace(pair, critic=Critic(nn.Sequential(*(m for m in (part.look, net) if m is not None)))), z, label, short
         )
         moved = _scores(net, see(_images(pair, end, label)))
         real, fake = _scores(net, held), _scores(net, fakes)
@@ -432,8 +440,9 @@ def _judged(
     z: Tensor,
     label: Tensor | None,
     strategy: Strategy,
+    trunks: dict[str, nn.Module],
 ) -> dict[str, Any]:
-    """Return verdict, AUCs, steps and the overfitting of the joined critic."""
+    """Return verdict, AUCs, steps and the overfitting of the joined critic; `trunks` are what its parts look through."""
     base: dict[str, Any] = {"critic": made.critic, "net": made.net, "calibrated": made.calibrated}
     held = val.to(pair.device)
     real, fake = _scores(made.net, held), _scores(made.net, raw)
@@ -447,18 +456,29 @@ def _judged(
     def score(x: Tensor) -> Tensor:
         return _scores(made.net, x.to(pair.device))
 
-    for steps in [s for s in (strategy.steps, 1) if s <= strategy.steps]:
-        use = replace(strategy, steps=steps)
+    def climb(use: Strategy) -> tuple[Tensor, Tensor]:
         end = refined(climbed, z, label, use)
-        images = _images(pair, end, label)
-        a_refined = auc(real, _scores(made.net, images))
-        over = overfitting(images, raw, train, val, score)
-        found |= {"auc_refined": a_refined, "steps": steps, "strategy": use, "overfit": over}
-        if a_refined >= HONEST:
-            why = (
-                f"it tells held-out real images from raw samples (AUC {a_raw:.2f}) and still from those it refined by "
-                f"{steps} steps ({a_refined:.2f})"
-            )
-            return {**found, "verdict": "climb", "why": why}
-    why = f"one step already takes refined samples past real ones (AUC {found['auc_refined']:.2f}): climbing it fools it"
-    return {**found, "verdict": "pick", "why": why, "steps": 0}
+        return end, _images(pair, end, label)
+
+    looks = {"pixels": small, **{name: _pooled(look, pair) for name, look in trunks.items()}}
+    own = features_of(pair)
+    looks |= {} if own is None else {"own D": own}
+    eyes = [Eye(name, look, train[:CACHED], val, raw) for name, look in looks.items()]
+    found_ = depth(strategy, z, climb, lambda x: auc(real, score(x)), eyes)
+    found |= {"auc_refined": found_.auc, "tried": tuple(t.as_dict() for t in found_.tried)}
+    if found_.strategy is None:
+        return {**found, "verdict": "pick", "why": found_.why}
+    over = overfitting(climb(found_.strategy)[1], raw, train, val, score)
+    why = f"it tells held-out real images from raw samples (AUC {a_raw:.2f}) and from those it refined: {found_.why}"
+    used = {"steps": found_.strategy.steps, "strategy": found_.strategy, "overfit": over}
+    return {**found, **used, "verdict": "climb", "why": why}
+
+
+def _pooled(look: nn.Module, pair: Pair) -> Callable[[Tensor], Tensor]:
+    """Return what a frozen network sees of images, averaged over places."""
+
+    def see(x: Tensor) -> Tensor:
+        rows = _seen(look, x.to(pair.device))
+        return rows.flatten(2).mean(2) if rows.ndim > 2 else rows
+
+    return see

@@ -29,9 +29,6 @@ BOUNDS: tuple[str, ...] = ("r1", "gradient-penalty", "spectral-norm", "dat")
 #: updates that sufficed where it was measured, and R1's weight
 UPDATES = {"pixel": 240, "features": 60, "own": 240}
 GAMMA = {"pixel": 1.0, "features": 0.1, "own": 1.0}
-#: a channel that varies less than this share of the mean channel is not scaled up further: where one was all but silent on the
-#: images that set its scale, a single held-out image that woke it had a score of 270,000 (fashion28-dcgan-bce)
-DEAD = 0.1
 
 
 @dataclass(frozen=True)
@@ -96,9 +93,7 @@ def _features(pair: Pair, reals: Tensor, name: str, updates: int, draw: torch.Ge
         rows = torch.cat([trunk(reals[i : i + 64]) for i in range(0, min(len(reals), 512), 64)])
     axes = [0, *range(2, rows.ndim)]
     scale = LayerNet([{"op": "ChannelScale", "key": "scale", "kw": {"num_features": rows.shape[1]}}])
-    spread = rows.std(axes)
-    spread = spread.clamp_min(max(DEAD * float(spread.mean()), 1e-6))
-    scale.load({"scale.mean": rows.mean(axes), "scale.scale": 1 / spread})
+    scale.load({"scale.mean": rows.mean(axes), "scale.scale": 1 / rows.std(axes).clamp_min(1e-6)})
     head = initialise(LayerNet(head_layers(tuple(rows.shape[1:])), where="head"), 0.05, draw)
     look = through(trunk, scale)
 

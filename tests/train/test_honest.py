@@ -283,25 +283,3 @@ def test_one_wild_score_does_not_decide_the_weights_of_a_sum():
     scores[3] = 270_000.0
     assert spread_of(scores) == pytest.approx(plain, rel=0.05)
     assert spread_of(torch.zeros(9)) > 0
-
-
-def test_a_silent_channel_is_not_scaled_up(monkeypatch):
-    """A channel of the trunk that these images leave all but constant stays small."""
-
-    class Two(nn.Module):
-        def forward(self, x):
-            return torch.cat([x, 1e-5 * x], 1)
-
-    class Plug:
-        name, line, network = "two", "", "two"
-
-        def build(self, side, image_range):
-            return Two()
-
-    monkeypatch.setattr("latentshift.train.kinds.get_trunk", lambda name: Plug())
-    reals = torch.rand(64, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    part = make_part("features", pair(), reals, trunk="two", mirror=False, updates=1, seed=0)
-    with torch.no_grad():
-        seen = part.look(reals)
-    assert float(seen[:, 0].std()) == pytest.approx(1, rel=0.01)
-    assert float(seen[:, 1].std()) < 1e-3
