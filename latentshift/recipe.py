@@ -334,12 +334,13 @@ AUTO = Recipe(
 
 AUTO_REALS = Recipe(
     name="auto/reals",
-    line="two short sign steps up an honest critic, all rows (what `auto` does once real images are given)",
+    line="short sign steps up an honest critic: two, or as many as real images allow where `auto` is given some",
     options={"steps": 2, "step_size": 0.05, "eps": None, "support": "auto", "unit": "prior"},
-    source="AdvLatGAN-qua's D step with G frozen (paper 000 Alg. 1); I-FGSM, two steps",
+    source="AdvLatGAN-qua's D step with G frozen (paper 000 Alg. 1); I-FGSM",
     evidence=(
         "An honest critic, fitted to real images against raw and refined samples (a small head on a frozen network's features, "
-        "plus a small pixel network), climbed two steps: see docs/third-party.md. It needs a critic fitted to real images "
+        "plus a small pixel network), climbed as far as real images held out of the fit allow (latentshift.train.depth; two "
+        "steps where nothing is known): see docs/third-party.md. It needs a critic fitted to real images "
         "(latentshift critic, or --reals); up another critic it has no evidence."
     ),
 )

@@ -88,6 +88,8 @@ def command(**typed: Any) -> None:
     for line in tell(card["honest"]):
         talk.fact(line)
     climb = f": latentshift refine --critic {outdir} --recipe auto/reals --steps {fitted.steps}"
+    size = getattr(fitted.strategy, "step_size", None)
+    climb += "" if size is None else f" --step-size {size:g}"
     talk.fact(f"wrote {outdir}{climb if fitted.verdict == 'climb' else ''}")
 
 

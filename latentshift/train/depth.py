@@ -57,7 +57,7 @@ class Eye:
         out: Array = (self._rows(images) - self.mean) @ self.axes
         return out
 
-    def distance(self, rows: Array) -> float:
+    def distance(self, rows: Any) -> float:
         """Return the Frechet distance of rows to the held-out images."""
         return frechet_gaussian(rows.mean(0), np.cov(rows.T), *self.moments)
 
@@ -181,9 +181,7 @@ def told(best: Strategy | None, tried: Sequence[Tried]) -> str:
     stopped = [t for t in tried if t.against]
     if best is None:
         return f"even {_length(tried[-1])} is too far: {tried[-1].against}"
-    chosen = next(
-        t for t in tried if not t.against and t.steps == best.steps and t.step_size == getattr(best, "step_size", None)
-    )
+    chosen = [t for t in tried if not t.against][-1]
     end = f"; {_length(stopped[-1])} not: {stopped[-1].against}" if stopped else ""
     return f"AUC {chosen.auc:.2f} after {_length(chosen)}{end}"
 

@@ -59,7 +59,8 @@ class HonestCritic:
     """A fitted critic and what was measured on held-out images.
 
     `verdict` is "climb", "pick" or "neither", `strategy` and `steps` how far to climb, `tried` what was asked of each length
-    (see `depth`). `auc_raw`, `auc_refined`: held-out reals against raw and against refined samples. `networks` may not judge what this critic improved.
+    (see `depth`). `auc_raw`, `auc_refined`: held-out reals against raw and against refined samples. `networks` may not judge
+    what this critic improved.
     """
 
     critic: Critic
@@ -189,7 +190,8 @@ def fit_critic(
     """Fit an honest critic of `kind` ("both", "pixel", "features", "own") to `reals` for the frozen G of `pair`.
 
     `strategy` is how it will be climbed at most; how far, held-out images say (`depth`). `negatives` is how samples are refined
-    while it learns (None: for the default strategy up to five steps of twice the length, else `strategy` itself). `mirror`: add mirrored images (None: for colour images).
+    while it learns (None: for the default strategy up to five steps of twice the length, else `strategy` itself). `mirror`: add
+    mirrored images (None: for colour images).
     Raises FileError for fewer than 100 images, RequestError for images of another kind than G's.
     """
     began = _clock()

@@ -44,7 +44,12 @@ def test_a_fit_is_kept_by_content(monkeypatch):
     x = torch.rand(4, 1, 16, 16)
     assert torch.equal(first.pair.logit(x), again.pair.logit(x))
     assert again.honest["verdict"] == "climb"
-    assert again.recipe is AUTO_REALS
+    card = again.honest
+    assert again.recipe == first.recipe
+    assert again.recipe.name == AUTO_REALS.name
+    assert (again.recipe.options["steps"], again.recipe.options["step_size"]) == (card["steps"], card["step_size"])
+    assert len(card["tried"]) >= 2
+    assert f"climbed {card['steps']} step" in again.told
     guided(known(pair()), real_blobs(seed=3), kind="pixel")
     assert len(count) == 2, "other images are another fit"
 

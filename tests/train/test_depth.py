@@ -22,7 +22,8 @@ def length(strategy):
 
 def world(fault=1.0, gather=0.0, drift=0.0, rows=256):
     """Real images are points of a normal cloud in 6 numbers. Samples lie `fault` off along the first; a climb of length s takes
-    2 s of the fault away, draws latents (and samples) together by `gather` s, and moves them along the second number by `drift` s."""
+    2 s of the fault away, draws latents (and samples) together by `gather` s, and moves them along the second number by
+    `drift` s."""
     g = torch.Generator().manual_seed(0)
     known, held = torch.randn(400, 6, generator=g), torch.randn(200, 6, generator=g)
     raw = torch.randn(rows, 6, generator=g)
