@@ -10,6 +10,7 @@ AdvLatGAN-qua's D step (paper 000 Alg. 1) with G frozen.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import warnings
 from collections.abc import Callable, Sequence
@@ -458,6 +459,7 @@ def _judged(
     def score(x: Tensor) -> Tensor:
         return _scores(made.net, x.to(pair.device))
 
+    @functools.cache
     def climb(use: Strategy) -> tuple[Tensor, Tensor]:
         end = refined(climbed, z, label, use)
         return end, _images(pair, end, label)
