@@ -141,7 +141,8 @@ def test_features_of_the_frozen_network(tmp_path):
     folder = found.save(tmp_path / "f")
     x = torch.rand(8, 1, 16, 16) * 2 - 1
     score = read_critic(folder).logit(x)
-    assert torch.allclose(score, found.critic.logit(x), atol=1e-4)
+    fresh = found.critic.logit(x)  # in another memory layout: equal to float32 rounding of the largest score
+    assert torch.allclose(score, fresh, atol=1e-5 * float(fresh.abs().max()))
     assert torch.equal(read_critic(folder).logit(x[:8])[:8], score), "a row does not see another row"
     assert json.loads((folder / "card.json").read_text())["honest"]["may_not_judge"] == ["squeezenet10"]
 
