@@ -12,6 +12,7 @@ from ..strategies.base import strategy_name
 from .common import Talk
 
 if TYPE_CHECKING:
+    from ..engine.estimate import Estimate
     from ..engine.run import Engine
     from ..model import Pair
 
@@ -22,6 +23,20 @@ def plan_line(pair: Pair, rows: int, recipe: Recipe, engine: Engine) -> str:
     tries = getattr(engine.strategy, "tries", 1)
     told = ", then ".join(stages) + (f"; up to {tries} tries" if tries > 1 else "")
     return f"{pair.name}: {rows} samples, {recipe.name} ({told}), {engine.run_.plan}"
+
+
+LONG = 5.0  # seconds from which on a run says what it will take
+
+
+def foretell(talk: Talk, told: Estimate, engine: Engine) -> None:
+    """Say what a long run will take: after its first steps, so that finding out costs nothing."""
+    from ..engine.estimate import held
+
+    if told.seconds < LONG:
+        return
+    peak = held(engine.device)
+    memory = "" if peak is None else f"; memory {peak / 2**30:.2g} GiB"
+    talk.note(f"time: {told.line()}, less where samples end early; writing comes on top{memory}")
 
 
 def dry(

@@ -351,11 +351,22 @@ def _refine_into(
         recorder.put(chunk, engine.run_.ledger - work, time.perf_counter() - at)
         work, at = engine.run_.ledger.copy(), time.perf_counter()
 
+    from .dry import foretell
+
     again = f"latentshift refine --resume {folder}"
     try:
         if todo:
             rows = None if labels is None else labels[todo]
-            engine.run(z0[todo], [numbers[i] for i in todo], rows, images0=True, on_chunk=put, progress=progress, ids=todo)
+            engine.run(
+                z0[todo],
+                [numbers[i] for i in todo],
+                rows,
+                images0=True,
+                on_chunk=put,
+                progress=progress,
+                ids=todo,
+                foretell=lambda told: foretell(talk, told, engine),
+            )
     except KeyboardInterrupt:
         progress.close()
         recorder.finish(engine.run_, status="interrupted", warnings=caught)

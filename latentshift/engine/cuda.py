@@ -11,6 +11,7 @@ Written against `Graphs`; with a stand-in that calls the work again, its results
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -22,7 +23,7 @@ from ..noise import Draw
 from ..space import Context
 from ..strategies.base import Strategy, over_rows, where_rows
 from .graphs import Graphs, Work
-from .steps import Eager, Moved, filled, look_every, stored
+from .steps import Clock, Eager, Moved, filled, look_every, stored, timed
 
 PARTS = (4, 2)  # besides the whole chunk: a quarter and a half of it
 LOOSE = 0.02  # how far a replayed step's values may be from the trial's, over their scale: kernels may be chosen anew
@@ -111,6 +112,7 @@ class Recorded:
         self.shapes: dict[int, Shape] = {}
         self.sizes: list[int] = []
         self.lost = ""
+        self.watch: Callable[[float], None] | None = None
 
     def begin(self, chunk: int) -> None:
         sizes = sorted({self.eager.size(rows) for rows in (*(chunk // p or 1 for p in PARTS), chunk)})
@@ -140,6 +142,7 @@ class Recorded:
         if not self.lost and uneven(self.strategy):
             self.give_up("the method's steps are not alike")
         if self.lost or not self.strategy.rounds:
+            self.eager.watch, self.watch = self.watch, None
             return self.eager.run(land, point0, rows)
         before = land.ledger.copy()
         try:
@@ -150,7 +153,22 @@ class Recorded:
         except CannotRecordError as error:
             self.give_up(str(error))
         vars(land.ledger).update(vars(before))  # what was tried is not counted
+        self.eager.watch, self.watch = self.watch, None
         return self.eager.run(land, point0, rows)
+
+    def trial(self, land: Landscape, point0: Tensor, clock: Clock) -> float:
+        if not self.lost and uneven(self.strategy):
+            self.give_up("the method's steps are not alike")
+        if not self.lost:
+            try:
+                shape = self._shape(land, self.strategy.init(point0, land, Draw(land.context.seed)), 0)
+            except CannotRecordError as error:
+                self.give_up(str(error))
+            else:
+                assert shape.replay is not None
+                # replays count steps on; as many as there are may be called
+                return timed(shape.replay, min(2, self.strategy.rounds - 1) or 1, self.device, clock)
+        return self.eager.trial(land, point0, clock)
 
     def _shape(self, land: Landscape, state: Any, t: int) -> Shape:
         """Return the shape for rows, recorded if need be, loaded with them as they stand before step `t`."""
@@ -183,6 +201,7 @@ class Recorded:
             spent.index_add_(0, mine, shape.alive[:busy] * max(shape.cost.as_tuple()[:2]))
             return stored(store, shape.state, active, busy)
 
+        began = time.perf_counter()
         for t in range(rounds):
             assert shape.replay is not None
             shape.replay()
@@ -190,7 +209,10 @@ class Recorded:
                 setattr(land.ledger, name, getattr(land.ledger, name) + cost * counted)
             if (t + 1) % every and t + 1 < rounds:
                 continue
-            left = active[:busy][~shape.state.done[:busy]]
+            left = active[:busy][~shape.state.done[:busy]]  # waits for the device
+            if self.watch:
+                self.watch((time.perf_counter() - began) / (t + 1))
+                self.watch = None
             if len(left) == counted:
                 continue
             counted = len(left)

@@ -6,16 +6,18 @@ end early make it less; writing pictures comes on top.
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ..landscape import Landscape
-from ..noise import Draw
+from ..noise import SEED_LIMIT, latents
+from .steps import Clock, timed
 
 if TYPE_CHECKING:
     from .run import Engine
@@ -51,45 +53,67 @@ def estimate(
     seeds: Sequence[int],
     labels: Tensor | None = None,
     *,
-    clock: Callable[[], float] = time.perf_counter,
+    clock: Clock = time.perf_counter,
 ) -> Estimate:
     """Return what `engine.run(z0, seeds, labels)` will take by `clock`. Nothing is counted in the engine's ledger."""
     from .run import default_chunk
 
-    total, strategy = len(z0), engine.strategy
-    size = engine.run_.chunk or engine.settings.chunk or default_chunk(engine.device, strategy.width)
+    total = len(z0)
+    size = engine.run_.chunk or engine.settings.chunk or default_chunk(engine.device, engine.strategy.width)
     rows = min(size, total)
-    engine.stepper.begin(rows)
-    index = engine._padding(torch.arange(rows, device=engine.device))
-    z = z0[:rows].to(engine.device, engine.pair.compute_dtype)[index]
-    context = engine._context(list(seeds[:rows]), None, None).select(index)
+    land, point = _start(engine, z0[:rows], seeds[:rows], None if labels is None else labels[:rows])
+    look = timed(lambda: engine._look(land, point), 1, engine.device, clock)
+    return _of(engine, total, size, _step(engine, land, point, clock), look)
+
+
+def trial(engine: Engine, rows: int, *, clock: Clock = time.perf_counter) -> float:
+    """Return the seconds of a step of so many rows, which come from seeds of their own."""
+    seeds = [SEED_LIMIT - 1 - i for i in range(rows)]
+    z = torch.from_numpy(latents(seeds, engine.pair.space.shape, engine.pair.space.prior))
+    land, point = _start(engine, z, seeds, engine.labels_of(seeds))
+    return _step(engine, land, point, clock)
+
+
+def _start(engine: Engine, z0: Tensor, seeds: Sequence[int], labels: Tensor | None) -> tuple[Landscape, Tensor]:
+    engine.stepper.begin(len(z0))
+    index = engine._padding(torch.arange(len(z0), device=engine.device))
+    z = z0.to(engine.device, engine.pair.compute_dtype)[index]
+    context = engine._context(list(seeds), None, None).select(index)
     if labels is not None:
-        context = context._replace(label=labels[:rows].to(engine.device, torch.long)[index])
+        context = context._replace(label=labels.to(engine.device, torch.long)[index])
     with torch.no_grad():
         point = engine.space.enter(engine.pair, z, context)
     land = Landscape(engine.pair, context._replace(point0=point), space=engine.space, objective=engine.objective)
-    land.with_start_images(point)
+    return land.with_start_images(point), point
+
+
+def _step(engine: Engine, land: Landscape, point: Tensor, clock: Clock) -> float:
     moving = land if engine.moving is engine.pair else land.on(engine.moving)
+    return engine.stepper.trial(moving, point, clock) if engine.strategy.rounds else 0.0
 
-    def timed(call: Callable[[], Any], times: int) -> tuple[float, Any]:
-        out, took = call(), []
-        for _ in range(times):
-            before = clock()
-            out = call()
-            if engine.device.type == "cuda":
-                torch.cuda.synchronize(engine.device)
-            took.append(clock() - before)
-        return min(took), out
 
-    look, _ = timed(lambda: engine._look(land, point), 1)
-    step = 0.0
-    if strategy.rounds:
-        draw = Draw(moving.context.seed)
-        state = strategy.init(point, moving, draw)
-        count = min(2, strategy.rounds)
-        step, _ = timed(lambda: strategy.step(state, count - 1, moving, draw), count)
+def foretold(engine: Engine, total: int, step: float) -> Estimate:
+    """Return what a run under way will take in all, of the seconds of a step of a whole chunk. A look is counted as half a
+    step: it goes forward only."""
+    return _of(engine, total, min(engine.run_.chunk, total), step, step / 2)
+
+
+def _of(engine: Engine, total: int, size: int, step: float, look: float) -> Estimate:
+    strategy = engine.strategy
     whole, rest = divmod(total, size)
-    chunks = whole + (engine.stepper.size(rest) / max(len(index), 1) if whole else min(1, rest))
+    chunks = whole + (engine.stepper.size(rest) / max(engine.stepper.size(size), 1) if whole and rest else min(1, rest))
     tells = engine.moving is engine.pair and strategy.tells_start and engine.objective.core().is_score
     looks = 1 if tells or not strategy.rounds else 2
     return Estimate(chunks * (strategy.rounds * step + looks * look), step, look, chunks, strategy.rounds, looks)
+
+
+def held(device: torch.device) -> int | None:
+    """Return the most bytes that this process has held so far, on a card those on the card; None where nobody knows."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak

@@ -74,6 +74,11 @@ def bf16_gain(device: str) -> float:
     return took[torch.float32] / took[torch.bfloat16]
 
 
+def has_bf16() -> bool:
+    """Whether the card computes in bfloat16 itself."""
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+
+
 def chosen(precision: str, device: torch.device) -> tuple[str, str]:
     """Return the precision that `precision` means on a device, and why where that is not plain.
 
@@ -90,6 +95,8 @@ def chosen(precision: str, device: torch.device) -> tuple[str, str]:
         return "fp32", f"tf32 is a mode of NVIDIA cards: fp32 on {device}"
     if precision == "bf16" and device.type == "cpu" and (gain := bf16_gain(str(device))) < 1:
         return "bf16", f"this device emulates bfloat16 ({gain:.1f} times as fast as float32): fp32 is faster here"
+    if precision in ("bf16", "auto") and device.type == "cuda" and not has_bf16():
+        return "fp32", "this card has no bfloat16: fp32 instead"
     if precision == "auto":
         gain = bf16_gain(str(device))
         return ("bf16", "") if gain >= WORTH else ("fp32", f"auto: bf16 is {gain:.1f} times as fast here, not worth it")

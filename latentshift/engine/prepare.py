@@ -170,9 +170,19 @@ def prepare(pair: Pair, *, rows: int = 8) -> tuple[Pair, str]:
         worst = _relative(theirs, mine)
         if pair.critic is not None:
             worst = max(worst, _relative(pair.logit(theirs, label), ready.logit(theirs, label)))
+    if not worst < 1e-4 and _restless(pair, z, label):
+        return pair, "as given: its scores change from call to call (dropout left on, or noise drawn inside)"
     if not worst < 1e-4:
         return pair, f"as given: the prepared form differed by {worst:.1e}"
     return ready, f"G {note_g or 'callable'}; D {note_d or 'callable'}"
+
+
+def _restless(pair: Pair, z: Tensor, label: Tensor | None) -> bool:
+    """Whether the networks give other numbers for the same rows each time."""
+    with torch.no_grad():
+        images = [pair.generate(z, label) for _ in range(2)]
+        scores = [pair.logit(images[0], label) for _ in range(2)] if pair.critic is not None else [images[0]]
+    return not all(torch.equal(x.nan_to_num(0), xs[0].nan_to_num(0)) for xs in (images, scores) for x in xs)
 
 
 def _relative(a: Tensor, b: Tensor) -> float:

@@ -19,7 +19,9 @@ from ..noise import SEED_LIMIT, Draw, latents
 from ..objective import Realness, Term
 from ..space import Context, Space
 from ..strategies.base import REASONS, Strategy, strategy_name
+from .chunk import chunk_for
 from .cuda import Recorded
+from .estimate import Estimate, foretold
 from .graphs import Graphs, TorchGraphs, can_record
 from .memory import limit
 from .precision import networks, working
@@ -34,6 +36,7 @@ class Settings:
     """How the work is done; nothing here changes what a row becomes on a CPU."""
 
     chunk: int | None = None  # rows at a time; None: chosen for the device
+    search: bool | None = None  # look for the fastest number of rows at a time, once per device; None: on a card
     compact: bool = True  # take finished rows out of the batch
     prepare: bool = True  # run on frozen, folded copies of the networks
     plan: bool = True  # run them without autograd, on packed weights, where that can be done
@@ -75,6 +78,7 @@ class Run:
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     plan: str = ""
+    precision: str = "fp32"  # of the networks while rows move
     chunk: int = 0
     pilot_seeds: tuple[int, int] | None = None
 
@@ -125,7 +129,7 @@ class Engine:
         ready = networks(pair, self.settings)
         self.pair, self.moving, self.precision, plan = ready.pair, ready.moving, ready.precision, ready.note
         self.device = pair.device
-        self.run_ = Run(strategy, plan=plan)
+        self.run_ = Run(strategy, plan=plan, precision=self.precision)
         self.run_.notes += ready.lost
         self.run_.seconds["prepare"] = time.perf_counter() - began
         # real images are a promise that the critic will be calibrated
@@ -193,20 +197,24 @@ class Engine:
         on_chunk: Callable[[Chunk], None] | None = None,
         progress: Callable[[int, int, float], None] | None = None,
         ids: Sequence[int] | None = None,
+        foretell: Callable[[Estimate], None] | None = None,
     ) -> Run:
         """Refine rows. `z0` (rows, *prior shape), `seeds` one number per row, `labels` (rows,) or None.
 
         `ids` are the rows' numbers in a larger run. `on_chunk` gets each finished chunk in order; `progress(rows done, rows,
-        mean gain)`. Raises NumericError where all rows break, DeviceError where not even the smallest chunk fits.
+        mean gain)`; `foretell` is told once what the run will take, after its first steps. Raises NumericError where all rows
+        break, DeviceError where not even the smallest chunk fits.
         """
         (self.space if self.space.entered else self.pair.space).check(z0)
         check_finite(z0, "latents")
         run, total = self.run_, len(z0)
         if labels is None:
             labels = self.labels_of(seeds)
-        run.chunk = run.chunk or self.settings.chunk or default_chunk(self.device, self.strategy.width)
+        run.chunk = run.chunk or self.settings.chunk or self._rows_at_a_time(total)
         at = 0
         gain_sum, broken = 0.0, 0
+        if foretell is not None:
+            self.stepper.watch = lambda step: foretell(foretold(self, total, step))
         while at < total:
             self.stepper.begin(min(run.chunk, total))
             rows = slice(at, min(at + run.chunk, total))
@@ -232,7 +240,9 @@ class Engine:
             gain_sum += float(np.nansum(chunk.score - chunk.score0))
             broken += int((chunk.stopped == REASONS.index("nan")).sum())
             if on_chunk:
+                began = time.perf_counter()
                 on_chunk(chunk)
+                run.seconds["write"] = run.seconds.get("write", 0.0) + time.perf_counter() - began
             run.chunks.append(chunk if self.settings.images else chunk._replace(images=chunk.images[:0], images0=None))
             if progress:
                 progress(at, total, gain_sum / at)
@@ -245,6 +255,14 @@ class Engine:
             run.notes.append(text)
             warnings.warn(text, LatentshiftWarning, stacklevel=2)
         return run
+
+    def _rows_at_a_time(self, total: int) -> int:
+        usual = default_chunk(self.device, self.strategy.width)
+        search = self.device.type == "cuda" if self.settings.search is None else self.settings.search
+        if not search or total <= usual or not self.strategy.rounds:
+            return usual
+        with working(self.precision), dealt(self.device):
+            return chunk_for(self, total)
 
     def _halve(self, error: BaseException) -> None:
         run = self.run_

@@ -7,6 +7,9 @@ only such batches.
 
 from __future__ import annotations
 
+import itertools
+import time
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -16,6 +19,9 @@ from ..landscape import Landscape
 from ..noise import Draw
 from ..strategies.base import Strategy, over_rows, where_rows
 from .threads import PAD
+
+Clock = Callable[[], float]
+_TRIAL = 3  # steps after which their time is told; the first is not counted
 
 
 class Moved(NamedTuple):
@@ -40,11 +46,16 @@ class Wanted(Protocol):
 class Steps(Protocol):
     """Moves the rows of a chunk by a strategy's steps."""
 
+    watch: Callable[[float], None] | None  # called once, with the seconds of a step, when some have been done
+
     def begin(self, chunk: int) -> None:
         """Told at the start of a run: no chunk has more rows."""
 
     def size(self, count: int) -> int:
         """Return the number of rows that a call of `count` rows is padded to."""
+
+    def trial(self, land: Landscape, point0: Tensor, clock: Clock) -> float:
+        """Return the seconds of a step by `clock`, warmed up."""
 
     def run(self, land: Landscape, point0: Tensor, rows: int) -> Moved:
         """Move `point0`, whose first `rows` rows count; the others are padding."""
@@ -74,11 +85,30 @@ def look_every(settings: Wanted, device: torch.device) -> int:
     return settings.check_every or (1 if device.type == "cpu" else 10)
 
 
+def timed(call: Callable[[], Any], times: int, device: torch.device, clock: Clock) -> float:
+    """Return the least of `times` seconds that `call` took, after one that is not counted."""
+    call()
+    took = []
+    for _ in range(times):
+        _wait(device)
+        before = clock()
+        call()
+        _wait(device)
+        took.append(clock() - before)
+    return min(took)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 class Eager:
     """One step after the other, as torch runs it."""
 
     def __init__(self, strategy: Strategy, settings: Wanted, device: torch.device) -> None:
         self.strategy, self.settings, self.device = strategy, settings, device
+        self.watch: Callable[[float], None] | None = None
 
     def begin(self, chunk: int) -> None:
         return
@@ -89,6 +119,12 @@ class Eager:
     def size(self, count: int) -> int:
         return padded(count, self.device, self.settings.pad)
 
+    def trial(self, land: Landscape, point0: Tensor, clock: Clock) -> float:
+        strategy, draw = self.strategy, Draw(land.context.seed)
+        state = strategy.init(point0, land, draw)
+        count = min(2, strategy.rounds)
+        return timed(lambda: strategy.step(state, count - 1, land, draw), count, self.device, clock)
+
     def run(self, land: Landscape, point0: Tensor, rows: int) -> Moved:
         strategy, every = self.strategy, look_every(self.settings, self.device)
         sub, draw = land, Draw(land.context.seed)
@@ -98,7 +134,13 @@ class Eager:
         spent = torch.zeros(len(point0), dtype=torch.float64, device=self.device)
         told = torch.full((strategy.rounds, len(point0)), torch.nan, device=self.device)
         counted = busy
+        took: list[float] = []
         for t in range(strategy.rounds):
+            took.append(time.perf_counter())
+            if self.watch and t == _TRIAL:
+                _wait(self.device)
+                self.watch(min(b - a for a, b in itertools.pairwise([*took[1:-1], time.perf_counter()])))
+                self.watch = None
             sub.counted = counted
             before, done = land.ledger.copy(), state.done
             fresh, info = strategy.step(state, t, sub, draw)

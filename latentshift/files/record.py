@@ -192,7 +192,7 @@ class Recorder:
             "fit": {"ledger": run.fit_ledger.as_dict(), "pilot_seeds": run.pilot_seeds, "found": _found(run)},
             "plan": run.plan,
             "chunk": run.chunk,
-            "precision": "fp32",
+            "precision": run.precision,
             "device": str(self.pair.device),
             "peak_memory_mb": _peak_memory(),
             "warnings": list(run.notes) + list(more.get("warnings", [])),

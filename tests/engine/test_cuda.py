@@ -20,29 +20,9 @@ from latentshift.strategies.gradient import IFGSM, MIFGSM
 from latentshift.strategies.guard import Guard
 from latentshift.strategies.wrappers import KeepBest, StopAt
 from latentshift.testing import linear_pair
+from latentshift.testing.again import Again
 
 LINE = "steps run one kernel at a time, slower where networks are small: "
-
-
-class Again:
-    """Graphs without a card: a replay does the work again."""
-
-    def __init__(self, most=10**9):
-        self.rows, self.forgotten, self.most = [], 0, most
-
-    def record(self, work, reset):
-        rows = work.__self__.rows
-        if rows > self.most:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
-        self.rows.append(rows)
-        for _ in range(3):
-            reset()
-            work()
-        reset()
-        return work
-
-    def forget(self):
-        self.forgotten += 1
 
 
 def start(pair, rows):

@@ -9,6 +9,7 @@ from latentshift.strategies.evolution import EvolGAN
 from latentshift.strategies.gradient import IFGSM, PGD
 from latentshift.strategies.wrappers import KeepBest
 from latentshift.testing import counted, linear_pair
+from latentshift.testing.again import Again
 
 
 @pytest.mark.parametrize(
@@ -42,3 +43,25 @@ def test_it_is_what_the_run_then_calls():
     count.g_rows = 0
     engine.run(z, seeds)
     assert told.seconds == count.g_rows
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_a_run_tells_once_what_it_will_take_and_pays_nothing_for_it(recorded):
+    pair, strategy = linear_pair(), IFGSM(steps=7, eps=None, step_size=0.1)
+    z, seeds = torch.randn(67, *pair.space.shape), list(range(67))
+    told = []
+    plain = Engine(strategy, pair, settings=Settings(chunk=16)).run(z, seeds)
+    engine = Engine(strategy, pair, settings=Settings(chunk=16), graphs=Again() if recorded else None)
+    run = engine.run(z, seeds, foretell=told.append)
+    assert run.ledger == plain.ledger
+    (found,) = told
+    assert (found.chunks, found.steps, found.looks) == (4.5, 7, 1)
+    assert found.seconds == pytest.approx(4.5 * 7.5 * found.step)
+    assert 0 < found.step < 1
+
+
+def test_too_few_steps_tell_nothing():
+    pair, told = linear_pair(), []
+    engine = Engine(IFGSM(steps=2, eps=None, step_size=0.1), pair)
+    engine.run(torch.randn(8, *pair.space.shape), list(range(8)), foretell=told.append)
+    assert told == []
