@@ -43,7 +43,7 @@ SEARCH, HELD_OUT = (
     10_000_000,
     30_000_000,
 )  # first seeds of the search (a million further on for every rung), of what is reported
-COUNTS = {"points": {20: 40, 100: 24, 500: 8}, "images": {20: 20, 100: 8, 500: 2}}  # random candidates
+COUNTS = {"points": {20: 40, 100: 24, 500: 3}, "images": {20: 10, 100: 3, 500: 0}}  # random candidates
 
 
 class Rung(NamedTuple):
@@ -55,10 +55,14 @@ class Rung(NamedTuple):
 
 
 RUNGS = {
-    "points": {b: (Rung(500, 1, 6), Rung(1000, 2, 3)) for b in BUDGETS},
-    "images": {20: (Rung(300, 1, 8), Rung(500, 2, 4)), 100: (Rung(300, 1, 6), Rung(500, 2, 4)), 500: (Rung(300, 1, 4),)},
+    "points": {
+        20: (Rung(500, 1, 6), Rung(1000, 2, 3)),
+        100: (Rung(500, 1, 6), Rung(1000, 2, 3)),
+        500: (Rung(300, 1, 2), Rung(1000, 1, 1)),
+    },
+    "images": {20: (Rung(250, 1, 5), Rung(500, 1, 3)), 100: (Rung(250, 1, 3), Rung(500, 1, 2)), 500: (Rung(250, 1, 1),)},
 }
-REPORTED = {"points": (2000, 3), "images": (250, 8)}  # rows of a block that was held out, and how many
+REPORTED = {"points": (2000, 3), "images": (250, 6)}  # rows of a block that was held out, and how many
 NEAR = 0.1 / 4  # HQ means within 0.1 of a mode of ring and grid: four of their own standard deviations are met by nothing
 
 

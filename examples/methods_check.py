@@ -2,6 +2,7 @@
 
     python examples/methods_check.py --pair reference/dot_25gaussians              # laws, by weights on 200,000 scored draws
     python examples/methods_check.py --pair reference/dot_25gaussians --tarsier 3  # so many seeds of 2,000 samples a form
+    python examples/methods_check.py --pair reference/dot_25gaussians --pools 5    # polarity from one pool of 20,000
 
 Nothing of the package's strategies runs here: the networks are multiplied out from the file, a law is a weight per draw, and
 Tarsier is written twice: with the learning rates of the sep-CMA paper ("full": those of the full CMA, times
@@ -23,8 +24,8 @@ from latentshift.metrics.toy import DOT25, mode_metrics
 Array = np.ndarray
 
 
-def networks(folder: Path) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
-    """Return G (n, 2) to (n, 2) and D (n, 2) to (n,), multiplied out in float32 from the arrays of `pair.npz`."""
+def layers(folder: Path, which: str) -> list[tuple[Array, Array]]:
+    """Return the matrices (in, out) and biases of G or D, from the arrays of `pair.npz`."""
     with np.load(folder / "pair.npz", allow_pickle=False) as data:
         arrays = {k: data[k] for k in data.files}
 
@@ -34,20 +35,34 @@ def networks(folder: Path) -> tuple[Callable[[Array], Array], Callable[[Array], 
         whole = arrays[f"{name}.hi"].astype(np.int64) * 2 ** int(arrays[f"{name}.shift"]) + arrays[f"{name}.lo"]
         return (whole * arrays[f"{name}.scale"][:, None].astype(np.float64)).astype(np.float32)
 
-    def network(which: str) -> Callable[[Array], Array]:
-        layers = [(weight(f"{which}.{i}").T, arrays[f"{which}.{i}.bias"].astype(np.float32)) for i in (0, 2, 4, 6)]
+    return [(weight(f"{which}.{i}").T, arrays[f"{which}.{i}.bias"].astype(np.float32)) for i in (0, 2, 4, 6)]
 
-        def run(x: Array) -> Array:
-            x = x.astype(np.float32)
-            for i, (w, b) in enumerate(layers):
-                x = x @ w + b
-                x = x if i == 3 else np.maximum(x, np.float32(0.2) * x)
-            return x
 
-        return run
+def multiply(parts: list[tuple[Array, Array]], x: Array) -> Array:
+    """Return the network's output of x (n, in), leaky ReLU of 0.2 between its layers, in float32."""
+    x = x.astype(np.float32)
+    for i, (w, b) in enumerate(parts):
+        x = x @ w + b
+        x = x if i == len(parts) - 1 else np.maximum(x, np.float32(0.2) * x)
+    return x
 
-    critic = network("D")
-    return network("G"), lambda x: critic(x)[:, 0]
+
+def networks(folder: Path) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
+    """Return G (n, 2) to (n, 2) and D (n, 2) to (n,)."""
+    g, d = layers(folder, "G"), layers(folder, "D")
+    return lambda z: multiply(g, z), lambda x: multiply(d, x)[:, 0]
+
+
+def volume(parts: list[tuple[Array, Array]], z: Array) -> Array:
+    """Return |det dG/dz| (n,) of a network from the plane to the plane, its tangents carried along in float64."""
+    x = z.astype(np.float64)
+    tangents = np.broadcast_to(np.eye(2), (len(z), 2, 2))  # (n, direction, out)
+    for i, (w, b) in enumerate(parts):
+        x, tangents = x @ w + b, tangents @ w.astype(np.float64)
+        if i < len(parts) - 1:
+            slope = np.where(x > 0, 1.0, 0.2)
+            x, tangents = x * slope, tangents * slope[:, None]
+    return np.abs(np.linalg.det(tangents))
 
 
 def laws(folder: Path, count: int) -> None:
@@ -70,7 +85,7 @@ def laws(folder: Path, count: int) -> None:
         cells = [f"{100 * hq:.1f}", f"{kl:.4f}", f"{kl + 24 / (4000 * hq):.4f}", f"{1e3 * spread:.2f}"]
         print(f"| {name} | {' | '.join(cells)} | {'' if accepted is None else f'{accepted:.3f}'} |", flush=True)
 
-    print("| law | HQ % | KL | expected KL | in-std x 1e3 | accepted |\n|" + " --- |" * 6)
+    print("| law | HQ % | KL | expected KL | spread x 1e3 | accepted |\n|" + " --- |" * 6)
     told("raw", np.ones(count))
     for slope, name in ((1.0, "raw"), (2.99, "cal"), (10.0, "T=.1")):
         weights = np.exp(slope * (s - s.max()))
@@ -157,13 +172,33 @@ def both_forms(folder: Path, seeds: int) -> None:
         print(f"| {form} | {' | '.join(cells)} |", flush=True)
 
 
+def pools(folder: Path, count: int) -> None:
+    """Print polarity as it was stated: 2,000 samples of one pool of 20,000, weighted by |det dG/dz| to the power rho."""
+    parts = layers(folder, "G")
+    print("| polarity, one pool | HQ % | modes1 | modes20 | KL | in-std x 1e3 | W1 x 1e3 |\n|" + " --- |" * 7)
+    for rho in (-0.5, -1.0, 0.5):
+        rows = []
+        for seed in range(count):
+            rng = np.random.default_rng(500 + seed)
+            z = rng.uniform(-1, 1, (20_000, 2))
+            weights = np.concatenate([volume(parts, part) for part in np.split(z, 20)]) ** rho
+            x = multiply(parts, z)[rng.choice(len(z), 2000, p=weights / weights.sum())]
+            m = mode_metrics(x, DOT25)
+            rows.append([m.hq, m.modes1, m.modes20, m.kl, 1e3 * m.in_std, 1e3 * w1_to_data(x, DOT25, 900 + seed, 1)])
+        cells = [f"{p:.4g} +- {q:.2g}" for p, q in zip(np.mean(rows, 0), np.std(rows, 0, ddof=1), strict=True)]
+        print(f"| rho {rho:g} | {' | '.join(cells)} |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pair", type=Path, required=True, help="folder of the reference pair (pair.npz)")
     parser.add_argument("--draws", type=int, default=200_000, help="scored draws of the prior (tens of thousands)")
     parser.add_argument("--tarsier", type=int, default=0, metavar="SEEDS", help="run both forms of Tarsier instead")
+    parser.add_argument("--pools", type=int, default=0, metavar="POOLS", help="draw polarity from so many pools instead")
     args = parser.parse_args()
-    if args.tarsier:
+    if args.pools:
+        pools(args.pair, args.pools)
+    elif args.tarsier:
         both_forms(args.pair, args.tarsier)
     else:
         laws(args.pair, args.draws)

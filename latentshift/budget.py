@@ -30,6 +30,7 @@ class Entry:
 #: of each kind the first is what `auto` is where no budget is named
 TABLE: tuple[Entry, ...] = (
     Entry("points", 20, "auto/points-20", "best of 49 candidates in mean W1 over three pairs"),
+    Entry("points", 100, "auto/points-100", "best of 37 candidates, the best at 20 among them"),
     Entry("points", 10, "auto", "not searched: W1 falls by 14 to 28 % on the same three pairs"),
     Entry("images", 10, "auto", "two short steps: worse nowhere on five pairs with two judges (docs/third-party.md)"),
 )
