@@ -71,6 +71,8 @@ def dry(
         click.echo(json.dumps(plan, indent=2, default=str))
         return
     talk.fact(plan_line(pair, len(numbers), recipe, engine))
+    for note in engine.run_.notes:
+        talk.fact(f"note: {note}")
     least = "" if cost.exact else "at most "
     talk.fact(
         f"cost per sample: {least}{cost.g_forward:g} passes of G, {cost.d_forward:g} of D, {cost.g_backward:g} backward, "

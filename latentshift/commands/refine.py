@@ -289,6 +289,8 @@ def _work(
         recorder.more["honest"] = told
         recorder.begin(chunk_asked=chunk or engine.run_.chunk, pad=engine.settings.pad)
         talk.note(plan_line(pair, len(todo), recipe, engine))
+        for note in engine.run_.notes:
+            talk.note(f"note: {note}")
         _refine_into(folder, recorder, engine, z0, numbers, labels, todo, talk, caught, typed)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,7 @@ from ..hidden import row_of_layers
 from ..layers import Reshape
 from ..model import Pair, frozen_copy
 from .bake import baked
+from .memory import SMALL
 
 #: layers that a batch norm behind them can be folded into
 _FOLDABLE = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
@@ -145,15 +147,19 @@ def _ready(call: Callable[..., Any]) -> tuple[Callable[..., Any], str]:
     return copy, note
 
 
-def probe_rows(pair: Pair, rows: int = 8) -> tuple[Tensor, Tensor | None]:
-    """Return a few latents of a pair, and labels where it has classes: what prepared and planned forms are checked on."""
+def probe_rows(pair: Pair, rows: int | None = None) -> tuple[Tensor, Tensor | None]:
+    """Return a few latents of a pair, and labels where it has classes: what prepared and planned forms are checked on.
+
+    8 rows, and 2 of large images, which have as much to compare and cost seconds and gigabytes a row.
+    """
+    rows = rows or (8 if math.prod(pair.image_shape or ()) <= SMALL else 2)
     draw = torch.Generator().manual_seed(0)
     z = pair.space.prior.scale() * torch.randn(rows, *pair.space.shape, generator=draw)
     z = pair.space.clamp(z).to(pair.device, pair.compute_dtype)
     return z, torch.arange(rows, device=z.device) % pair.classes if pair.classes else None
 
 
-def prepare(pair: Pair, *, rows: int = 8) -> tuple[Pair, str]:
+def prepare(pair: Pair, *, rows: int | None = None) -> tuple[Pair, str]:
     """Return a pair of prepared networks and a note, checked against the original on a few rows; the original pair and the
     reason where they differ by more than 1e-4 of the scale."""
     call = pair.critic.call if pair.critic else None

@@ -146,7 +146,7 @@ class ToRGB(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         y = project(x, self.weight, self.affine(w) * self.gain, self.bias)
-        return y if self.clamp is None else y.clamp(-self.clamp, self.clamp)
+        return y if self.clamp is None else F.hardtanh(y, -self.clamp, self.clamp)
 
 
 def project(x: Tensor, weight: Tensor, s: Tensor, bias: Tensor) -> Tensor:

@@ -21,7 +21,10 @@ _HOMOGENEOUS = ("linear", "relu", "lrelu")
 
 
 def activate(x: Tensor, act: str, gain: float = 1.0, clamp: float | None = None) -> Tensor:
-    """Return clip(gain * default_gain(act) * act(x), -clamp, clamp). May overwrite x, which must be a fresh tensor."""
+    """Return clip(gain * default_gain(act) * act(x), -clamp, clamp). May overwrite x, which must be a fresh tensor.
+
+    `hardtanh` is the clip whose gradient is one pass over the map, where that of `clamp` is three.
+    """
     gain *= GAINS[act]
     if act in _HOMOGENEOUS:  # gain commutes; scale first so that the activation can work in place
         x = x * gain if gain != 1 else x
@@ -29,7 +32,7 @@ def activate(x: Tensor, act: str, gain: float = 1.0, clamp: float | None = None)
     else:
         x = _smooth(x, act)
         x = x * gain if gain != 1 else x
-    return x if clamp is None else x.clamp(-clamp, clamp)
+    return x if clamp is None else F.hardtanh(x, -clamp, clamp)
 
 
 def _smooth(x: Tensor, act: str) -> Tensor:
@@ -69,7 +72,7 @@ def scaled_activate(
         y = y + (noise * fold if fold != 1 else noise)
     if act in _HOMOGENEOUS:
         y = F.leaky_relu_(y, 0.2) if act == "lrelu" else F.relu_(y) if act == "relu" else y
-        return y if clamp is None else y.clamp(-clamp, clamp)
+        return y if clamp is None else F.hardtanh(y, -clamp, clamp)
     return activate(y, act, gain, clamp)
 
 

@@ -98,7 +98,7 @@ class Layer(Modulated):
         if slope != 1:
             x = F.leaky_relu_(x, slope)
         if self.clamp is not None:
-            x = x.clamp(-self.clamp, self.clamp)
+            x = F.hardtanh(x, -self.clamp, self.clamp)
         return resample(x, self.down_filter, down=p.down)
 
 
