@@ -1,6 +1,6 @@
 """AdvAs (paper 003) on MNIST: with an instance-norm convolutional critic (E.1), and alone, without G's own loss (C.3).
 
-    python examples/papers/advas_mnist.py --data DIR --judge NET                         # as recorded: about 8 minutes
+    python examples/papers/advas_mnist.py --data DIR --judge NET                         # as recorded: about 4 minutes
     python examples/papers/advas_mnist.py --data DIR --judge NET --steps 10 --seeds 1 --rows 40    # the short form: seconds
 
 DIR: MNIST's idx files; where only the t10k files are there, 8,000 of them train and 2,000 are held out, and the output says so.
@@ -76,8 +76,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--judge", required=True)
-    parser.add_argument("--steps", type=int, default=500)
-    parser.add_argument("--stops", type=int, default=5, help="how often to measure")
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--stops", type=int, default=4, help="how often to measure")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--width", type=float, default=0.25)
     parser.add_argument("--seeds", type=int, default=2)

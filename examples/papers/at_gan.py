@@ -1,7 +1,7 @@
 """AT-GAN (paper 004) end to end, at the size of a small machine: a conditional G, targets, the transfer, attacks beside it.
 
     python examples/papers/at_gan.py --data DIR --out at-gan                  # DIR: Fashion-MNIST's idx files; about 40 minutes
-    python examples/papers/at_gan.py --data DIR --out at-gan --width 0.125 --steps 1000 2 80 --rows 300    # MNIST as recorded
+    python examples/papers/at_gan.py --data DIR --out at-gan --width 0.125 --rate 1e-3 --steps 1000 2 80 --rows 300     # MNIST
     python examples/papers/at_gan.py --data DIR --out at-gan --short          # the short form: a minute or two, weak G
 
 1. AC-WGAN-GP (paper 004 appendix B) trains a conditional G with a separate classifier. 2. Targets: table 5's f, and two of
@@ -122,7 +122,7 @@ def wrong(f: Any, x: Tensor, y: Tensor) -> float:
     return 100 * float((f(x).argmax(1) != y).float().mean())
 
 
-def stage_one(x: Tensor, y: Tensor, steps: int, width: float, seed: int = 0) -> LayerNet:
+def stage_one(x: Tensor, y: Tensor, steps: int, width: float, rate: float = 2e-4, seed: int = 0) -> LayerNet:
     """AC-WGAN-GP; returns the conditional G."""
     widths = [int(w * width) for w in (1024, 128, 64)]
     with torch.random.fork_rng([]):
@@ -136,7 +136,7 @@ def stage_one(x: Tensor, y: Tensor, steps: int, width: float, seed: int = 0) -> 
         return x[rows], y[rows]
 
     settings = Settings(
-        steps=steps, loss="wasserstein", batch=64, n_d=2, lr_g=2e-4, lr_d=2e-4, betas=(0.5, 0.9), ema=0.99, decay_share=0.5
+        steps=steps, loss="wasserstein", batch=64, n_d=2, lr_g=rate, lr_d=rate, betas=(0.5, 0.9), ema=0.99, decay_share=0.5
     )
     t = Trainer(
         G,
@@ -183,6 +183,7 @@ def main() -> None:
     parser.add_argument(
         "--steps", type=int, nargs=3, metavar="N", help="steps of stage one, passes of targets, steps of stage two"
     )
+    parser.add_argument("--rate", type=float, default=2e-4, help="learning rate of stage one")
     parser.add_argument("--rows", type=int, default=1000)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -202,7 +203,7 @@ def main() -> None:
 
     def kept(name: str, layers: list[dict[str, Any]], make: Callable[[], LayerNet]) -> LayerNet:
         """A network that an earlier, cut run of the same settings trained, or a new one."""
-        path = args.out / f"{name.replace(' ', '-')}-{args.width:g}-{one}-{passes}-{two}-{len(x)}.pt"
+        path = args.out / f"{name.replace(' ', '-')}-{args.width:g}-{one}-{passes}-{two}-{args.rate:g}-{len(x)}.pt"
         if path.exists():
             return LayerNet(layers).load(torch.load(path, weights_only=True)).eval().requires_grad_(False)
         net = make()
@@ -215,7 +216,7 @@ def main() -> None:
     def transferred(name: str, f: Any, rho: tuple[int, float], target: int | None = None) -> LayerNet:
         return kept(name, made_of, lambda: stage_two(G, f, two, rho, target))
 
-    G = kept("G", made_of, lambda: stage_one(x, y, one, args.width))
+    G = kept("G", made_of, lambda: stage_one(x, y, one, args.width, args.rate))
     print(f"stage one: {time.process_time() - began:.0f} CPU s", flush=True)
     fits = {}
     for name, layers in targets(args.width).items():
@@ -228,7 +229,8 @@ def main() -> None:
     with torch.no_grad():
         plain = G(z, label)
     attacks: dict[str, LayerNet] = {}
-    result: dict[str, Any] = {"data": where, "kind": kind, "width": args.width, "steps": [one, passes, two], "rows": rows}
+    result: dict[str, Any] = {"data": where, "kind": kind, "width": args.width, "rate": args.rate}
+    result |= {"steps": [one, passes, two], "rows": rows}
     result["success"] = []
     print("| target | error (%) | FGSM | R+FGSM | PGD | G as it is | AT-GAN | of those read right |\n|" + " --- |" * 8)
     for name, f in fits.items():
