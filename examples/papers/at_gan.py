@@ -1,7 +1,8 @@
 """AT-GAN (paper 004) end to end, at the size of a small machine: a conditional G, targets, the transfer, attacks beside it.
 
     python examples/papers/at_gan.py --data DIR --out at-gan                  # DIR: Fashion-MNIST's idx files; about 40 minutes
-    python examples/papers/at_gan.py --data DIR --out at-gan --width 0.125 --rate 1e-3 --steps 1000 2 80 --rows 300     # MNIST
+    # MNIST as recorded, four minutes:
+    python examples/papers/at_gan.py --data DIR --out at-gan --width 0.125 --rate 1e-3 --steps 1000 2 80 --rows 300
     python examples/papers/at_gan.py --data DIR --out at-gan --short          # the short form: a minute or two, weak G
 
 1. AC-WGAN-GP (paper 004 appendix B) trains a conditional G with a separate classifier. 2. Targets: table 5's f, and two of
