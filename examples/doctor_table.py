@@ -33,7 +33,7 @@ import torch
 from third_party_pairs import PAIRS, pair_of, prepared, real_images
 
 from latentshift.doctor.eye import Change, Eye
-from latentshift.doctor.foretell import SETTINGS, eyes, pilot, verdict
+from latentshift.doctor.foretell import SETTINGS, above, eyes, pilot, scores_of, settled, verdict
 from latentshift.files.write import write_json
 from latentshift.metrics.features import extract
 from latentshift.metrics.networks import load_network
@@ -47,13 +47,15 @@ JUDGES = {
 METRICS = ("FD", "density", "coverage")
 ERRORS = 3.0  # standard errors that a truth needs
 
-#: constants that a rule may take: the eyes asked, the metrics counted, standard deviations for an answer, and for `unsure`
+#: constants that a rule may take: the eyes asked, the metrics counted, standard deviations for an answer, and for `unsure`,
+#: and whether D's own scale may raise doubt
 RULES = list(
     itertools.product(
         (("squeezenet",), ("squeezenet", "pixels")),
         (("FD", "density"), ("FD", "density", "coverage"), ("FD",)),
         (1.5, 2.0, 2.5, 3.0),
         (1.0, 1.5, 9.0),
+        (True, False),
     )
 )
 
@@ -74,15 +76,17 @@ def sign(balance: list[int]) -> str:
 
 def answer(seen: dict[str, list[float]], rule: tuple[Any, ...]) -> str:
     """Return what a rule says of {eye: [metric]}: the doctor's own `verdict` for each eye, one for and none against."""
-    names, metrics, sure, likely = rule
+    names, metrics, sure, likely, doubt = rule
     told = []
     for eye in names:
         changes = [Change(m, 0, 0, z) for m, z in zip(METRICS, seen[eye], strict=True)]
         told.append(verdict(changes, sure, likely, metrics))
     if len(set(told)) == 1:
-        return told[0]
-    up, down = "help" in told, "harm" in told
-    return "nothing" if up and down else "help" if up else "harm" if down else "unsure"
+        said = told[0]
+    else:
+        up, down = "help" in told, "harm" in told
+        said = "nothing" if up and down else "help" if up else "harm" if down else "unsure"
+    return settled(said, seen.get("above", [None])[0]) if doubt else said
 
 
 def points(told: str, true: str) -> float:
@@ -103,12 +107,16 @@ def measure(name: str, args: argparse.Namespace) -> None:
     path = args.out / f"{name}.json"
     told: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"truth": {}, "seen": {}, "seconds": {}}
     todo = [s for s in SETTINGS if s not in told["truth"]], [s for s in SETTINGS if s not in told["seen"]]
-    if not any(todo):
+    if not any(todo) and all("above" in seen for seen in told["seen"].values()):
         return
     pair = pair_of(name, args.shared)
+    todo_above = [s for s in told["seen"] if "above" not in told["seen"][s] and not pair.critic.labels]
     mine, theirs = (prepared(x, pair) for x in real_images(args.shared, PAIRS[name], args.reference))
     mine = mine[: args.reals]
     told |= {"pair": name, "rows": args.rows, "pilots": args.pilots, "reals": [len(mine), len(theirs)]}
+    for setting in todo_above:  # of results from before D was asked too
+        told["seen"][setting] |= known(pair, pilot(pair, setting, 710_000, 160).score, mine)
+        write_json(path, told)
     looks: list[tuple[str, list[str], Callable[[], list[Eye]], list[int]]] = [
         ("truth", todo[0], lambda: [judge(n, args.shared, theirs) for n in JUDGES[PAIRS[name]]], [0, 10_000]),
         ("seen", todo[1], lambda: eyes(mine), [710_000]),
@@ -122,16 +130,24 @@ def measure(name: str, args: argparse.Namespace) -> None:
         for setting in settings:
             found: dict[str, list[list[float]]] = {eye.name: [] for eye in look}
             for first in draws:
-                before, after = pilot(pair, setting, first, rows)
+                before, after, score = pilot(pair, setting, first, rows)
                 if first not in raw:
                     raw[first] = [eye.see(before) for eye in look]
                 for eye, a in zip(look, raw[first], strict=True):
                     found[eye.name].append(zs(eye.changes(a, eye.see(after), paired=SETTINGS[setting][2])))
             told[part][setting] = found if part == "truth" else {k: v[0] for k, v in found.items()}
+            if part == "seen":
+                told["seen"][setting] |= known(pair, score, mine)
             told["seconds"][part] = told["seconds"].get(part, 0) + time.process_time() - began
             began = time.process_time()
             write_json(path, told)
             print(f"{name} {part} {setting}: {told[part][setting]} ({told['seconds'][part]:.0f} s CPU)", flush=True)
+
+
+def known(pair: Any, score: np.ndarray, reals: np.ndarray) -> dict[str, list[float]]:
+    """Return the share of real images that D scores below the median sample, where D wants no labels."""
+    real = scores_of(pair, reals[:1000])
+    return {} if real is None else {"above": [round(above(score, real), 3)]}
 
 
 def judge(net: str, shared: Path, reals: np.ndarray) -> Eye:

@@ -92,7 +92,7 @@ def measure(name: str, args: argparse.Namespace) -> None:
     labels = torch.arange(args.rows) % pair.classes if pair.classes else None
     folder = args.critics / f"{HONEST_OF.get(name, name)}-{min(len(mine), 1000)}-both" if args.critics else None
     second = read_critic(folder) if folder is not None and folder.is_dir() else None
-    eyes = [Judge(n, args.shared, theirs) for n in JUDGES[PAIRS[name]]]
+    eyes = [Judge(n, args.shared, theirs) for n in JUDGES[PAIRS[name]][: args.judges]]
     low, high = pair.image_range
     start = torch.from_numpy(noise.latents(seeds, pair.space.shape, pair.space.prior))
     rows: dict[str, list[Any]] = {k: [] for k in ("moved", "score", "views", "critic", *(f"seen{i}" for i in range(len(eyes))))}
@@ -195,6 +195,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=300)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--reference", type=int, default=2000, help="real images that judges compare with, at most")
+    parser.add_argument("--judges", type=int, default=2, help="1: only the first of a pair's judges, half the time")
     parser.add_argument("--check", action="store_true", help="also run the guard itself and compare")
     parser.add_argument("--table", action="store_true", help="measure nothing")
     parser.add_argument("--short", action="store_true")

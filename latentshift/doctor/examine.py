@@ -119,7 +119,7 @@ def examine(
             figures["auc"] = value
         broken = any(f.level == "broken" for f in found)
         if reals is not None and reals.ndim == 4 and not broken and probe.able:
-            forecasts = foretell(probe.pair, as_bytes(reals, pair), settings=settings, rows=pilots, say=say)
+            forecasts = foretell(probe.pair, as_bytes(reals, pair), labels=labels, settings=settings, rows=pilots, say=say)
         else:
             forecasts = without_reals(probe, found, settings)
     return Examination(pair.name, worst_first(found), forecasts, figures, applicable(pair), time.perf_counter() - began)

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from ..files.pictures import to_planes
 from ..model import Pair
@@ -63,6 +65,23 @@ def verdict(
     return "unsure" if not spoke and any(abs(c.better) > likely for c in told) else "nothing"
 
 
+def above(scores: Array, real: Array) -> float:
+    """Return the share of real images that D scores below the median sample: 0.5 where samples score as real images do."""
+    return float((real < np.median(scores)).mean())
+
+
+def settled(answer: str, above: float | None, least: float = 0.5, most: float = 0.95) -> str:
+    """Return an eye's answer, or `unsure` where D's own scale speaks against it.
+
+    A higher score than real images have is no better image: help is doubted where the median sample has passed all but one in
+    twenty of them, and harm where it has not come up to their median, since then D was not climbed too far. None: not known.
+    """
+    if above is None:
+        return answer
+    doubted = above < least if answer == "harm" else answer == "help" and above > most
+    return "unsure" if doubted else answer
+
+
 def eyes(reals: Array) -> list[Eye]:
     """Return the doctor's eyes on a set of real images (n, C, H, W) uint8; the first one decides."""
     return [Eye("squeezenet", squeezenet(max(reals.shape[2:])), reals), Eye("pixels", pixels, reals)]
@@ -73,13 +92,35 @@ def as_bytes(x: Any, pair: Pair) -> Array:
     return to_planes(x, pair.image_range)
 
 
-def pilot(pair: Pair, setting: str, first: int, rows: int) -> tuple[Array, Array]:
-    """Return the images of `rows` pilot samples before and after a setting, uint8 (n, C, H, W)."""
+class Pilot(NamedTuple):
+    """Images before and after a setting, uint8 (n, C, H, W), and the scores after it (n,)."""
+
+    before: Array
+    after: Array
+    score: Array
+
+
+def pilot(pair: Pair, setting: str, first: int, rows: int) -> Pilot:
+    """Return `rows` pilot samples before and after a setting."""
     recipe, changes, _, _ = SETTINGS[setting]
     labels = [i % pair.classes for i in range(rows)] if pair.classes else None
     result = Sampler(pair, recipe=recipe).refine(seeds=range(first, first + rows), labels=labels, before=True, **changes)
+    return Pilot(as_bytes(result.images0, pair), as_bytes(result.images, pair), np.asarray(result.score, np.float64))
 
-    return as_bytes(result.images0, pair), as_bytes(result.images, pair)
+
+def scores_of(pair: Pair, images: Array, labels: Tensor | None = None) -> Array | None:
+    """Return D's scores of uint8 images; None where D wants labels and there are none."""
+    critic = pair.need_critic()
+    if critic.labels and labels is None:
+        return None
+    low, high = pair.image_range
+    out = []
+    with torch.no_grad():
+        for at in range(0, len(images), 64):
+            x = torch.from_numpy(images[at : at + 64].astype(np.float32)) / 255 * (high - low) + low
+            some = None if labels is None else labels[at : at + 64].to(pair.device)
+            out.append(pair.logit(x.to(pair.device, pair.compute_dtype), some).double().cpu().numpy())
+    return np.concatenate(out)
 
 
 def foretell(
@@ -87,22 +128,27 @@ def foretell(
     reals: Array,
     *,
     settings: Sequence[str] = tuple(SETTINGS),
+    labels: Tensor | None = None,
     rows: int = 500,
     first: int = 710_000,
     say: Callable[[str], None] = lambda text: None,
 ) -> list[Forecast]:
-    """Return a forecast per setting, from pilots judged against `reals` (uint8, of the pair's size)."""
+    """Return a forecast per setting, from pilots judged against `reals` (uint8, of the pair's size; with their labels)."""
     say("looking at the real images")
-    look = eyes(reals)
+    look, real = eyes(reals), scores_of(pair, reals[:1000], labels)
     out: list[Forecast] = []
     raw: list[Array] = []
     for name in settings:
         say(f"a pilot of {rows} samples: {SETTINGS[name][3]}")
-        before, after = pilot(pair, name, first, rows)
-        raw = raw or [eye.see(before) for eye in look]  # the same seeds under every setting
-        changes = [eye.changes(a, eye.see(after), paired=SETTINGS[name][2]) for eye, a in zip(look, raw, strict=True)]
-        answer = verdict(changes[0])
-        out.append(Forecast(name, SETTINGS[name][3], answer, WRONG[answer], _told(look, changes)))
+        made = pilot(pair, name, first, rows)
+        raw = raw or [eye.see(made.before) for eye in look]  # the same seeds under every setting
+        changes = [eye.changes(a, eye.see(made.after), paired=SETTINGS[name][2]) for eye, a in zip(look, raw, strict=True)]
+        share = None if real is None else above(made.score, real)
+        answer = settled(verdict(changes[0]), share)
+        told = _told(look, changes) + (
+            "" if share is None else f"; D scores the median sample above {share:.0%} of real images"
+        )
+        out.append(Forecast(name, SETTINGS[name][3], answer, WRONG[answer], told))
     return out
 
 

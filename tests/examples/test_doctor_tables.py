@@ -38,12 +38,15 @@ def test_a_truth_needs_three_standard_errors_and_no_judge_against_it(doctor, tol
 
 
 def test_a_rule_with_one_eye_is_the_doctors_own(doctor):
-    rule = (("squeezenet",), ("FD", "density"), 2.0, 1.0)
+    rule = (("squeezenet",), ("FD", "density"), 2.0, 1.0, False)
     seen = {"squeezenet": [2.5, 0.0, 0.0], "pixels": [-9.0, -9.0, -9.0]}
     assert doctor.answer(seen, rule) == "help"
     assert doctor.answer(seen, (("squeezenet", "pixels"), *rule[1:])) == "nothing"
     assert doctor.answer({"squeezenet": [1.5, 0.0, 0.0]}, rule) == "unsure"
     assert doctor.points("unsure", "help") == 0.5
+    doubtful = seen | {"above": [0.97]}
+    assert doctor.answer(doubtful, rule) == "help"
+    assert doctor.answer(doubtful, (*rule[:4], True)) == "unsure"
 
 
 def test_a_pair_is_foretold_by_a_rule_chosen_on_the_others(doctor):
@@ -84,7 +87,7 @@ def test_excess_over_the_best_step(guard):
 
 def test_the_guard_stops_where_the_table_counts(guard, reference, tmp_path, capsys):
     args = argparse.Namespace(
-        shared=reference("reference").parent, out=tmp_path, critics=None, rows=32, steps=5, reference=200, check=True
+        shared=reference("reference").parent, out=tmp_path, critics=None, rows=32, steps=5, reference=200, judges=2, check=True
     )
     guard.measure("sprites16-dcgan-bce", args)
     said = [line for line in capsys.readouterr().out.splitlines() if "the guard itself" in line]
@@ -102,7 +105,7 @@ def test_a_cell_is_kept_and_not_measured_again(doctor, reference, tmp_path, monk
     path = tmp_path / "sprites16-dcgan-bce.json"
     told = json.loads(path.read_text())
     assert set(told["truth"]["auto"]) == {"resnet20", "resnet56"}
-    assert set(told["seen"]["auto"]) == {"squeezenet", "pixels"}
+    assert set(told["seen"]["auto"]) == {"squeezenet", "pixels", "above"}
     monkeypatch.setattr(doctor, "pilot", None)
     doctor.measure("sprites16-dcgan-bce", args)
     assert json.loads(path.read_text()) == told
