@@ -47,17 +47,9 @@ JUDGES = {
 METRICS = ("FD", "density", "coverage")
 ERRORS = 3.0  # standard errors that a truth needs
 
-#: constants that a rule may take: the eyes asked, the metrics counted, standard deviations for an answer, and for `unsure`,
-#: and whether D's own scale may raise doubt
-RULES = list(
-    itertools.product(
-        (("squeezenet",), ("squeezenet", "pixels")),
-        (("FD", "density"), ("FD", "density", "coverage"), ("FD",)),
-        (1.5, 2.0, 2.5, 3.0),
-        (1.0, 1.5, 9.0),
-        (True, False),
-    )
-)
+#: rules: how distance and density are weighed (the sum of both, or the balance of those that pass), the standard deviations for
+#: an answer, those that make a lesser one `unsure`, and whether D's own scale may raise doubt
+RULES = list(itertools.product(("sum", "balance"), (1.5, 2.0, 2.5, 3.0), (9.0, 1.0), (True, False)))
 
 
 def truth(judges: dict[str, list[list[float]]]) -> str:
@@ -75,18 +67,23 @@ def sign(balance: list[int]) -> str:
 
 
 def answer(seen: dict[str, list[float]], rule: tuple[Any, ...]) -> str:
-    """Return what a rule says of {eye: [metric]}: the doctor's own `verdict` for each eye, one for and none against."""
-    names, metrics, sure, likely, doubt = rule
-    told = []
-    for eye in names:
-        changes = [Change(m, 0, 0, z) for m, z in zip(METRICS, seen[eye], strict=True)]
-        told.append(verdict(changes, sure, likely, metrics))
-    if len(set(told)) == 1:
-        said = told[0]
+    """Return what a rule says of {eye: [metric]}; the eye is SqueezeNet's."""
+    form, sure, likely, doubt = rule
+    z = dict(zip(METRICS, seen["squeezenet"], strict=True))
+    if form == "sum":
+        said = verdict([Change(m, 0, 0, v) for m, v in z.items()], sure, likely)
     else:
-        up, down = "help" in told, "harm" in told
-        said = "nothing" if up and down else "help" if up else "harm" if down else "unsure"
+        said = balance([z["FD"], z["density"]], sure, likely)
     return settled(said, seen.get("above", [None])[0]) if doubt else said
+
+
+def balance(z: list[float], sure: float, likely: float) -> str:
+    """Return the answer of the vote that the doctor held before: metrics that are better against those that are worse."""
+    told = sum(v >= sure for v in z) - sum(v <= -sure for v in z)
+    if told:
+        return "help" if told > 0 else "harm"
+    spoke = any(abs(v) >= sure for v in z)
+    return "unsure" if not spoke and any(abs(v) > likely for v in z) else "nothing"
 
 
 def points(told: str, true: str) -> float:
@@ -203,6 +200,7 @@ def main() -> None:
     parser.add_argument("--reals", type=int, default=2000, help="real images that the doctor sees, at most")
     parser.add_argument("--reference", type=int, default=2000, help="real images that judges compare with, at most")
     parser.add_argument("--table", action="store_true", help="measure nothing")
+    parser.add_argument("--publish", type=Path, help="also write all records as one JSON file, as docs/doctor.json")
     parser.add_argument("--short", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -214,7 +212,10 @@ def main() -> None:
         for name in args.pairs:
             measure(name, args)
     records = [json.loads(p.read_text()) for p in sorted(args.out.glob("*.json"))]
-    print(tables([r for r in records if r["truth"] and r["seen"]]))
+    records = [r for r in records if r["truth"] and r["seen"]]
+    if args.publish:
+        write_json(args.publish, [{k: v for k, v in r.items() if k != "seconds"} for r in records])
+    print(tables(records))
 
 
 if __name__ == "__main__":

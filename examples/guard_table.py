@@ -18,7 +18,6 @@ flatters it a little. Expected: the tables of docs/doctor.md.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +30,7 @@ from third_party_pairs import HONEST_OF, JUDGES, PAIRS, Judge, pair_of, prepared
 from latentshift import noise
 from latentshift.engine.run import Engine, Settings
 from latentshift.files.folder import read_critic
+from latentshift.files.write import write_json
 from latentshift.landscape import Landscape
 from latentshift.metrics.distance import frechet_gaussian
 from latentshift.sampler import Sampler
@@ -144,8 +144,8 @@ def distance(kept: dict[str, np.ndarray], step: np.ndarray) -> float:
 def weigh(kept: dict[str, np.ndarray]) -> dict[str, Any]:
     """Return the distance at every step and of every rule, and each rule's median step."""
     n = kept["moved"].shape[1]
-    each = [distance(kept, np.full(n, t)) for t in range(len(kept["moved"]))]
-    rules = {rule: (distance(kept, step), float(np.median(step))) for rule, step in stops(kept).items()}
+    each = [round(distance(kept, np.full(n, t)), 4) for t in range(len(kept["moved"]))]
+    rules = {rule: (round(distance(kept, step), 4), float(np.median(step))) for rule, step in stops(kept).items()}
     return {"steps": each, "rules": rules}
 
 
@@ -198,6 +198,7 @@ def main() -> None:
     parser.add_argument("--judges", type=int, default=2, help="1: only the first of a pair's judges, half the time")
     parser.add_argument("--check", action="store_true", help="also run the guard itself and compare")
     parser.add_argument("--table", action="store_true", help="measure nothing")
+    parser.add_argument("--publish", type=Path, help="also write what the tables are made of, as docs/guard.json")
     parser.add_argument("--short", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -208,7 +209,8 @@ def main() -> None:
         for name in args.pairs:
             measure(name, args)
     told = {p.stem: weigh(dict(np.load(p))) for p in sorted(args.out.glob("*.npz"))}
-    (args.out / "guard.json").write_text(json.dumps(told, indent=1))
+    if args.publish:
+        write_json(args.publish, told)
     print(tables(told))
 
 

@@ -48,21 +48,17 @@ class Forecast:
     evidence: str
 
 
-def verdict(
-    changes: Sequence[Change], sure: float = 1.5, likely: float = 1.0, metrics: Sequence[str] = ("FD", "density")
-) -> str:
+def verdict(changes: Sequence[Change], sure: float = 1.5, likely: float = 1.5) -> str:
     """Return the answer that one eye's changes support.
 
-    The balance of distance and density that are better and worse by `sure` standard deviations: for is help, against is harm,
-    silence or contradiction nothing; what passes `likely` alone is unsure. Coverage is shown and not counted: it agreed in sign
-    wherever it spoke.
+    The sum of what distance and density have gained, each in standard deviations: `sure` for is help, against is harm, less is
+    nothing, and what passes `likely` alone is unsure. A sum and no vote, since one of the two may speak far louder. Coverage is
+    shown and not counted: it agreed in sign wherever it spoke.
     """
-    told = [c for c in changes if c.metric in metrics]
-    balance = sum(c.better >= sure for c in told) - sum(c.better <= -sure for c in told)
-    if balance:
-        return "help" if balance > 0 else "harm"
-    spoke = any(abs(c.better) >= sure for c in told)
-    return "unsure" if not spoke and any(abs(c.better) > likely for c in told) else "nothing"
+    total = sum(c.better for c in changes if c.metric in ("FD", "density"))
+    if abs(total) >= sure:
+        return "help" if total > 0 else "harm"
+    return "unsure" if abs(total) > likely else "nothing"
 
 
 def above(scores: Array, real: Array) -> float:

@@ -19,13 +19,18 @@ def seen(fd, density, coverage=0.0):
         (seen(2, 0), "help"),
         (seen(-2, 0), "harm"),
         (seen(2, -2), "nothing"),
-        (seen(1.2, 0), "unsure"),
-        (seen(0.5, -0.5), "nothing"),
+        (seen(4, -2), "help"),
+        (seen(-0.8, -0.8), "harm"),
+        (seen(1.2, 0), "nothing"),
         (seen(0, 0, -9), "nothing"),
     ],
 )
-def test_the_balance_of_distance_and_density(changes, answer):
+def test_the_sum_of_distance_and_density(changes, answer):
     assert verdict(changes) == answer
+
+
+def test_what_is_likely_alone_is_unsure():
+    assert verdict(seen(1.2, 0), likely=1.0) == "unsure"
 
 
 def test_above_is_a_share_of_real_images():

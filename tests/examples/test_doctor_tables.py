@@ -37,16 +37,15 @@ def test_a_truth_needs_three_standard_errors_and_no_judge_against_it(doctor, tol
     assert doctor.truth(told) == true
 
 
-def test_a_rule_with_one_eye_is_the_doctors_own(doctor):
-    rule = (("squeezenet",), ("FD", "density"), 2.0, 1.0, False)
-    seen = {"squeezenet": [2.5, 0.0, 0.0], "pixels": [-9.0, -9.0, -9.0]}
-    assert doctor.answer(seen, rule) == "help"
-    assert doctor.answer(seen, (("squeezenet", "pixels"), *rule[1:])) == "nothing"
-    assert doctor.answer({"squeezenet": [1.5, 0.0, 0.0]}, rule) == "unsure"
-    assert doctor.points("unsure", "help") == 0.5
-    doubtful = seen | {"above": [0.97]}
+def test_rules(doctor):
+    rule = ("sum", 2.0, 1.0, False)
+    assert doctor.answer({"squeezenet": [2.5, 0.0, -9.0]}, rule) == "help"
+    assert doctor.answer({"squeezenet": [3.5, -2.2, 0.0]}, rule) == "unsure"
+    assert doctor.answer({"squeezenet": [3.5, -2.2, 0.0]}, ("balance", *rule[1:])) == "nothing"
+    doubtful = {"squeezenet": [2.5, 0.0, 0.0], "above": [0.97]}
     assert doctor.answer(doubtful, rule) == "help"
-    assert doctor.answer(doubtful, (*rule[:4], True)) == "unsure"
+    assert doctor.answer(doubtful, (*rule[:3], True)) == "unsure"
+    assert doctor.points("unsure", "help") == 0.5
 
 
 def test_a_pair_is_foretold_by_a_rule_chosen_on_the_others(doctor):
