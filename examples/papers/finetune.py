@@ -7,7 +7,8 @@ PAIR: a name or a pair folder of layer networks; FILE: real images (a folder, a 
 measured by a judge that nothing climbed (--judge: a judge, or a network's file; default the bundled Fashion-MNIST
 classifier), as a Fréchet distance to held-out real images: G as it came; refined by its own D (AdvLatGAN-z, 20 steps in a
 ball of 0.3); fine-tuned G and D with AdvLatGAN-qua; the same and then refined by the D that was fine-tuned. No paper prints
-this comparison. Results: docs/training-tables.md.
+this comparison. Expected: fashion28 2.01 as it came, 1.80 refined, 2.04 fine-tuned, 1.75 both; mnist28-mlp 29.1, 20.1, 28.8,
+20.7 (docs/training-tables.md).
 """
 
 from __future__ import annotations

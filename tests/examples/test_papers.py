@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -82,5 +83,7 @@ def test_walks_between_images(tmp_path):
 @pytest.mark.parametrize("path", sorted(PAPERS.glob("*.py")), ids=lambda p: p.stem)
 def test_each_script_says_how_long_it_takes(path):
     words = path.read_text("utf-8").split('"""')[1]
-    assert "short form" in words or "under a minute" in words
-    assert any(w in words for w in ("second", "minute", "hours")), "no run time"
+    commands = [line for line in words.splitlines() if line.startswith(f"    python examples/papers/{path.name}")]
+    assert commands, "no command"
+    assert any(w in words for w in ("second", "minute", "at once")), "no run time"
+    assert re.search(r"[Ee]xpected|docs/", words), "no word of what to expect"
