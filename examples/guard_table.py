@@ -41,7 +41,7 @@ from latentshift.strategies.guard import Guard
 SIZE = 0.05  # of a step, in latent units
 LIMITS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5)  # of the displacement
 SHARES = (0.25, 0.5, 0.75)  # quantiles of real images' scores
-SHIPPED = ("displacement 0.3", "reals 0.5", "views", "critic")
+SHIPPED = ("displacement 0.1", "reals 0.25", "views", "critic")
 
 
 def first_true(mask: np.ndarray, none: int) -> np.ndarray:
@@ -122,7 +122,7 @@ def measure(name: str, args: argparse.Namespace) -> None:
 def agree(pair: Any, seeds: list[int], labels: Any, told: dict[str, np.ndarray], steps: int) -> None:
     """Compare the steps counted here with where the guard itself, run as a user runs it, takes its rows."""
     inner = IFGSM(steps=steps, step_size=SIZE, eps=None, support="free")
-    for rule, key in (("displacement", "displacement 0.3"), ("views", "views")):
+    for rule, key in (("displacement", "displacement 0.1"), ("views", "views")):
         r = Sampler(pair, chunk=64).refine(seeds=seeds, labels=labels, strategy=Guard(inner=inner, rule=rule))
         walked = [sum(s == 0 for s in r.stopped), int((told[key] == steps).sum())]
         stopped = np.array([why == "guard" for why in r.stopped])

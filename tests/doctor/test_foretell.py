@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from latentshift.doctor.eye import Change
-from latentshift.doctor.foretell import above, settled, verdict
+from latentshift.doctor.foretell import above, verdict
 
 
 def seen(fd, density, coverage=0.0):
@@ -29,27 +29,8 @@ def test_the_sum_of_distance_and_density(changes, answer):
     assert verdict(changes) == answer
 
 
-def test_what_is_likely_alone_is_unsure():
-    assert verdict(seen(1.2, 0), likely=1.0) == "unsure"
-
-
 def test_above_is_a_share_of_real_images():
     real = np.arange(100.0)
     assert above(np.array([-5.0, -1.0, 0.0]), real) == 0
     assert above(np.array([49.5]), real) == 0.5
     assert above(np.array([0.0, 200.0, 300.0]), real) == 1
-
-
-@pytest.mark.parametrize(
-    ("answer", "share", "then"),
-    [
-        ("harm", 0.2, "unsure"),
-        ("harm", 0.8, "harm"),
-        ("help", 0.99, "unsure"),
-        ("help", 0.8, "help"),
-        ("nothing", 0.0, "nothing"),
-        ("harm", None, "harm"),
-    ],
-)
-def test_ds_own_scale_may_raise_doubt(answer, share, then):
-    assert settled(answer, share) == then

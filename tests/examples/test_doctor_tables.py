@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -37,14 +40,12 @@ def test_a_truth_needs_three_standard_errors_and_no_judge_against_it(doctor, tol
     assert doctor.truth(told) == true
 
 
-def test_rules(doctor):
-    rule = ("sum", 2.0, 1.0, False)
-    assert doctor.answer({"squeezenet": [2.5, 0.0, -9.0]}, rule) == "help"
-    assert doctor.answer({"squeezenet": [3.5, -2.2, 0.0]}, rule) == "unsure"
-    assert doctor.answer({"squeezenet": [3.5, -2.2, 0.0]}, ("balance", *rule[1:])) == "nothing"
-    doubtful = {"squeezenet": [2.5, 0.0, 0.0], "above": [0.97]}
-    assert doctor.answer(doubtful, rule) == "help"
-    assert doctor.answer(doubtful, (*rule[:3], True)) == "unsure"
+def test_two_ways_to_weigh(doctor):
+    seen = {"squeezenet": [4.5, -2.2, -9.0]}
+    assert doctor.answer(seen, 2.0) == "help"
+    assert doctor.answer(seen, 2.5) == "nothing"
+    assert doctor.answer(seen, 2.0, "balance") == "nothing"
+    assert doctor.answer(seen, 2.5, "balance") == "help"
     assert doctor.points("unsure", "help") == 0.5
 
 
@@ -76,11 +77,11 @@ def test_where_rules_stop(guard):
 
 
 def test_excess_over_the_best_step(guard):
-    told = {"p": {"steps": [1.0, 0.5, 2.0], "rules": {"displacement 0.3": [1.0, 1.0], "reals 0.5": [0.5, 1.0]}}}
+    told = {"p": {"steps": [1.0, 0.5, 2.0], "rules": {"displacement 0.1": [1.0, 1.0], "reals 0.25": [0.5, 1.0]}}}
     excess = guard.excesses(told)
     assert excess["no move"]["p"] == pytest.approx(np.log(2))
     assert excess["all steps"]["p"] == pytest.approx(np.log(4))
-    assert excess["reals 0.5"]["p"] == 0
+    assert excess["reals 0.25"]["p"] == 0
     assert "| p | 50% (1) | 200% (2) | 100% (1) | 50% (1) | - | - |" in guard.tables(told)
 
 
@@ -108,3 +109,11 @@ def test_a_cell_is_kept_and_not_measured_again(doctor, reference, tmp_path, monk
     monkeypatch.setattr(doctor, "pilot", None)
     doctor.measure("sprites16-dcgan-bce", args)
     assert json.loads(path.read_text()) == told
+
+
+@pytest.mark.parametrize(("module", "file"), [("doctor_table", "doctor.json"), ("guard_table", "guard.json")])
+def test_the_page_shows_what_was_recorded(script, module, file):
+    record = json.loads((ROOT / "docs" / file).read_text())
+    page = (ROOT / "docs/doctor.md").read_text("utf-8")
+    for table in script(module).tables(record).split("\n\n"):
+        assert table in page
