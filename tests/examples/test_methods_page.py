@@ -48,7 +48,9 @@ def test_rows_of_the_methods_table_are_what_it_says(script: Any, reference: Any)
         even = found["KL"] if name == "raw" else even
         assert module.mark(found["KL"], even) == written[name]["modes"]
     assert set(written) <= {r.name for r in module.ROWS}
-    assert len(written) > 50
+    five = sum(row["seeds"] == "5" for row in written.values())
+    assert f"{five} of {len(module.ROWS)} rows have five seeds" in " ".join(PAGE.read_text("utf-8").split())
+    assert five > 50
     assert {n for n, r in written.items() if r["modes"] == "loses modes"} >= {
         "EvolGAN a=0, b=80",
         "best of 100*",
