@@ -9,7 +9,7 @@ the bundled judge and against test images that nothing was fitted on: the decode
 ones, on codes drawn at random, and on the reconstructions of other real images, which no transport can beat.
 
 As it stands (400 codes, 1,000 samples, a few minutes on one thread): FD by the judge 20.1 for raw draws, 4.40 for transported
-ones, 3.78 for codes drawn at random, 3.87 for reconstructions; KID x 1000 1648, 147, 121, 140. The pictures are blobs before and
+ones, 3.78 for codes drawn at random, 3.87 for reconstructions; KID x 1000 1648, 147, 121, 140. Pictures are blobs before and
 garments after, as soft as the decoder's. 400 updates of the heights leave the worst cell 86 % off its share (`--iterations`).
 
 `--steps 30 --codes 40 --samples 128` shows that everything works.
