@@ -35,13 +35,13 @@ def fit(x: list[int], y: list[float]) -> dict[str, float]:
 
 
 def linear(
-    pair: Pair, *, samples: tuple[int, ...] = (32, 64, 128, 256), steps: tuple[int, ...] = (10, 20, 40, 80), rounds: int = 3
+    pair: Pair, *, samples: tuple[int, ...] = (32, 64, 128), steps: tuple[int, ...] = (10, 20, 40, 80), rounds: int = 2
 ) -> dict[str, Any]:
-    """Return process CPU seconds over samples (20 steps each) and over steps (64 samples), the least of interleaved rounds,
+    """Return process CPU seconds over samples (20 steps each) and over steps (32 samples), the least of interleaved rounds,
     with the line through each."""
-    plans = [("samples", n, n, 20) for n in samples] + [("steps", t, 64, t) for t in steps]
+    plans = [("samples", n, n, 20) for n in samples] + [("steps", t, 32, t) for t in steps]
     engines = {t: Engine(_climb(t), pair, settings=Settings(images=False)) for t in {p[3] for p in plans}}
-    z = _start(pair, max(max(samples), 64))
+    z = _start(pair, max(*samples, 32))
     took: dict[tuple[str, int], list[float]] = {}
     engines[20].run(z[:32], list(range(32)))
     for _ in range(rounds):

@@ -47,18 +47,21 @@ def sections(result: dict[str, Any]) -> dict[str, str]:
     if "residual" in found:
         r = found["residual"]
         out["residual"] = (
-            f"{_spread(r['to_plain'])} of the plain form's time, {_spread(r['to_channels_last'])} of the plain form's in "
-            f"channels-last; scores equal to {r['scores_differ']:.0e} of their scale."
+            f"{_spread(r['to_plain'])} of the plain form's time, {_spread(r['to_channels_last'])} of the plain\n"
+            f"form's in channels-last; scores equal to {r['scores_differ']:.0e} of their scale."
         )
     if "bookkeeping" in found:
         out["bookkeeping"] = _bookkeeping(found, result)
     if "growth" in found:
         out["growth"] = _growth(found["growth"])
-    if "trained" in found:
+    if "memory" in found:
+        out["memory"] = _memory(found["memory"])
+    kept = [piece for name, piece in found.items() if name.startswith("trained ")]
+    if kept:
         rows = [
             [r["pair"], str(r["rows"]), f"{r['gain_fp32']:.3f}",
              f"{100 * r['gain_share']:.1f} ± {100 * r['gain_share_error']:.1f} %", f"{100 * r['signs']:.1f} %"]
-            for r in found["trained"]
+            for r in kept
         ]  # fmt: skip
         out["trained"] = _table(["pair", "rows", "gain in float32", "kept by bf16", "equal signs"], rows)
     return out
@@ -98,15 +101,19 @@ def _bookkeeping(found: dict[str, Any], result: dict[str, Any]) -> str:
 
 def _growth(g: dict[str, Any]) -> str:
     lines = []
-    for axis, other in (("samples", "20 steps each"), ("steps", "64 samples")):
+    for axis, other in (("samples", "20 steps each"), ("steps", "32 samples")):
         f = g[axis]
         seconds = ", ".join(f"{s:.2f}" for s in f["seconds"])
         lines.append(
             f"- {f['at']} {axis} ({other}): {seconds} s; the line {f['at_zero']:.3f} + {1e3 * f['each']:.3f} ms each misses "
             f"none by more than {100 * f['miss']:.1f} %."
         )
-    told = "; ".join(f"{m['samples']} samples, {m['steps']} steps: {m['peak_mib']:.0f}" for m in g["memory"])
-    return "\n".join([*lines, f"- Peak memory of fresh processes, MiB: {told}."])
+    return "\n".join(lines)
+
+
+def _memory(found: list[dict[str, Any]]) -> str:
+    told = "; ".join(f"{m['samples']} samples, {m['steps']} steps: {m['peak_mib']:.0f}" for m in found)
+    return f"- Peak memory of fresh processes, MiB:\n  {told}."
 
 
 def placed(text: str, result: dict[str, Any]) -> str:

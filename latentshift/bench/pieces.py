@@ -42,37 +42,37 @@ def _bookkeeping(o: Any, say: Say) -> dict[str, Any]:
 def _growth(o: Any, say: Say) -> dict[str, Any]:
     from ..sampler import load
 
-    return {**growth.linear(load("fashion32"), rounds=3 if o.rounds >= 7 else 1), "memory": growth.memory("fashion32")}
+    return growth.linear(load("fashion32"), rounds=2 if o.rounds >= 7 else 1)
 
 
-def _trained(o: Any, say: Say) -> list[dict[str, Any]]:
+def _trained(name: str, o: Any, say: Say) -> dict[str, Any]:
     from ..files.folder import read_pair
     from ..sampler import load
 
-    found = [load("fashion32")]
-    if o.references is not None:
-        found += [read_pair(Path(o.references) / name) for name in TRAINED]
-    return [trained.kept(pair) for pair in found]
+    return trained.kept(load(name) if name == "fashion32" else read_pair(Path(o.references) / name))
 
 
 def pieces(o: Any) -> dict[str, Callable[[Any, Say], Any]]:
-    """Return the pieces in order. `o`: pairs, rows, rounds, steps, shrink, references (a folder of trained pairs or None)."""
+    """Return the pieces in order. `o`: pairs, rows, rounds, steps, shrink, references (a folder of trained pairs or None),
+    only (beginnings of names; "" is all)."""
     out: dict[str, Callable[[Any, Say], Any]] = {}
     for name in o.pairs:
         for rows in o.rows:
             out[f"steps {name} {rows}"] = lambda o, say, n=name, r=rows: _table(n, (r,), o, say)  # type: ignore[misc]
         out[f"gains {name}"] = lambda o, say, n=name: measure.gains(pairs.networks(n, shrink=o.shrink), o.steps)  # type: ignore[misc]
         out[f"methods {name}"] = lambda o, say, n=name: _methods(n, o, say)  # type: ignore[misc]
+    out["residual"] = lambda o, say: residual.rewritten(rounds=o.rounds, shrink=o.shrink)
+    out["bookkeeping"] = _bookkeeping
+    out["growth"] = _growth
+    out["memory"] = lambda o, say: growth.memory("fashion32")
+    for name in ("fashion32", *(TRAINED if o.references is not None else ())):
+        out[f"trained {name}"] = lambda o, say, n=name: _trained(n, o, say)  # type: ignore[misc]
     for name in o.pairs:
         for method in methods.TABLE8:
             for precision in ("fp32", "bf16"):
                 out[f"whole {name} {method} {precision}"] = (
                     lambda o, say, n=name, m=method, p=precision: methods.whole(pairs.networks(n, shrink=o.shrink), m, p)  # type: ignore[misc]
                 )
-    out["residual"] = lambda o, say: residual.rewritten(rounds=o.rounds, shrink=o.shrink)
-    out["bookkeeping"] = _bookkeeping
-    out["growth"] = _growth
-    out["trained"] = _trained
     return out
 
 
@@ -91,7 +91,7 @@ def gone_on(path: Path | None, o: Any, *, minutes: float = 4.0, say: Say = print
     began = time.monotonic()
     with threads(1):
         for name, work in todo.items():
-            if name in result["pieces"]:
+            if name in result["pieces"] or not name.startswith(tuple(o.only)):
                 continue
             if time.monotonic() - began > 60 * minutes:
                 break
@@ -100,6 +100,8 @@ def gone_on(path: Path | None, o: Any, *, minutes: float = 4.0, say: Say = print
             found = without_nan(work(o, say))
             result["pieces"][name] = {"found": found, "cpu_seconds": round(time.process_time() - before, 1)}
             if path is not None:
+                if path.exists():  # what another process has added meanwhile stays
+                    result["pieces"] = json.loads(path.read_text("utf-8"))["pieces"] | result["pieces"]
                 part = path.with_name(path.name + ".part")
                 part.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
                 os.replace(part, path)
