@@ -144,17 +144,22 @@ def gains(
 
 def table(result: dict[str, Any]) -> str:
     """Return the result as a Markdown table: medians over rounds, ratios to the publisher's unfused form within the round."""
+    rounds, variants = result["rounds"], result["agreement"]["variants"]
+    gained = all("gain" in v for v in variants.values())
     lines = [
-        "| variant | seconds a step | ratio [min .. max] | gain after sign steps | signs | gradient apart |",
-        "| --- | --- | --- | --- | --- | --- |",
+        f"| variant | seconds a step | ratio [min .. max], {len(rounds)} rounds | scores, gradients apart | signs |",
+        "| --- | --- | --- | --- | --- |",
     ]
-    for name, v in result["agreement"]["variants"].items():
-        took = [r[name] for r in result["rounds"]]
-        ratios = [r[name] / r[BASE] for r in result["rounds"]]
+    for name, v in variants.items():
+        ratios = [r[name] / r[BASE] for r in rounds]
+        seconds = statistics.median(r[name] for r in rounds)
         lines.append(
-            f"| {name} | {statistics.median(took):.2f} | {statistics.median(ratios):.2f} [{min(ratios):.2f} .. "
-            f"{max(ratios):.2f}] | {v.get('gain', float('nan')):.3g} | {100 * v['signs']:.1f} % | {v['gradient']:.1e} |"
+            f"| {name} | {seconds:.2f} | {statistics.median(ratios):.2f} [{min(ratios):.2f} .. {max(ratios):.2f}] | "
+            f"{v['score']:.1e}, {v['gradient']:.1e} | {100 * v['signs']:.1f} % |" + (f" {v['gain']:.3g} |" if gained else "")
         )
+    if gained:
+        lines[0] += f" gain after {result['setting']['steps']} steps |"
+        lines[1] += " --- |"
     return "\n".join(lines)
 
 

@@ -20,6 +20,7 @@ import torch
 from latentshift_plugins.stylegan2.loading import load_stylegan
 
 HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 SMALL: dict[str, Any] = {"channel_base": 256, "channel_max": 16}
 
 
@@ -121,7 +122,7 @@ def test_the_speed_beside_the_publisher(tmp_path: Path) -> None:
     clone = os.environ.get("LATENTSHIFT_STYLEGAN2", "absent")
     if not Path(clone, "training").is_dir():
         pytest.skip("LATENTSHIFT_STYLEGAN2 names no clone of the publisher's code")
-    script, out = HERE.parents[1] / "examples/stylegan_speed.py", tmp_path / "speed.json"
+    script, out = ROOT / "examples/stylegan_speed.py", tmp_path / "speed.json"
     small = ["--resolution", "16", "--channel-base", "256", "--rounds", "2", "--steps", "2", "--out", str(out)]
     command = [sys.executable, "-W", "ignore", str(script), "--publisher", clone, *small]
     done = subprocess.run(command, text=True, capture_output=True, check=False)
@@ -134,12 +135,23 @@ def test_the_speed_beside_the_publisher(tmp_path: Path) -> None:
     assert done.stdout.count("\n| ") == 6
 
 
-def test_the_speed_script_asks_for_a_clone(tmp_path: Path) -> None:
-    script = HERE.parents[1] / "examples/stylegan_speed.py"
-    spec = importlib.util.spec_from_file_location("stylegan_speed", script)
+@pytest.fixture(scope="module")
+def speed() -> Any:
+    """The script that measures the ratio."""
+    spec = importlib.util.spec_from_file_location("stylegan_speed", ROOT / "examples/stylegan_speed.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def test_the_speed_script_asks_for_a_clone(speed: Any, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="no clone of stylegan2-ada-pytorch"):
-        module.publisher(tmp_path)
+        speed.publisher(tmp_path)
+
+
+def test_the_page_shows_the_measured_speed(speed: Any) -> None:
+    result = json.loads((ROOT / "docs/stylegan-speed.json").read_text("utf-8"))
+    assert result["rounds"]
+    assert speed.table(result) in (ROOT / "docs/models.md").read_text("utf-8")
