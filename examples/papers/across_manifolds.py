@@ -2,7 +2,7 @@
 
     python examples/papers/across_manifolds.py ring                          # 200 walks of 11 points; five seconds
     python examples/papers/across_manifolds.py grid
-    python examples/papers/across_manifolds.py fashion32                     # 60 walks of 9 garments, its judge; a minute
+    python examples/papers/across_manifolds.py fashion32                     # 60 walks of 9 garments, its judge; 15 s
     python examples/papers/across_manifolds.py FOLDER --reals DATA --network FILE.safetensors
     python examples/papers/across_manifolds.py ring --walks 20 --steps 20    # the short form: two seconds
 
@@ -12,7 +12,7 @@ its own: 100 sign steps of 0.003 for points, the paper's 20 of 0.05 for images. 
 within 0.1 of a mode (ends in different modes), or the share of images that a network which nothing climbed finds inside the
 real data (precision, k = 5), and the mean score.
 
-Expected of inner frames, raw to shifted: ring 73.4 % to 99.6 %, grid 27.2 % to 98.8 %.
+Expected of inner frames, raw to shifted: ring 73.4 % to 99.6 %, grid 27.2 % to 98.8 %, fashion32 87.6 % to 85.2 % (no gain).
 """
 
 from __future__ import annotations
