@@ -144,7 +144,7 @@ _KEPT = (
     ),
     *("device", "chunk", "save_before", "tiles", "no_metadata", "gif", "no_report"),
     *KEPT,
-    *("precision", "save_noise"),
+    *("precision", "pad", "save_noise"),
 )
 
 
@@ -242,7 +242,9 @@ def _work(
         pair,
         objective=recipe.objective(),
         space=space,
-        settings=Settings(chunk=chunk, pad=record.get("pad", PAD), images=False, precision=typed["precision"] or "fp32"),
+        settings=Settings(
+            chunk=chunk, pad=record.get("pad") or typed["pad"] or PAD, images=False, precision=typed["precision"] or "fp32"
+        ),
         reals=given,
     )
     if labels is None:

@@ -107,6 +107,10 @@ def refine_sharded(typed: dict[str, Any], talk: Talk, kept: tuple[str, ...], res
 
     if typed["gif"]:
         raise UsageError("--gif is for runs without shards", way_out="Leave --gif or --shard-size out.")
+    if typed["pad"] is not None:
+        raise UsageError("--pad is for runs without shards: their bytes depend on no batch", way_out="Leave --pad out.")
+    if typed["precision"] == "auto":
+        raise UsageError("every worker would choose for itself", where="--precision auto", way_out="Name fp32, tf32 or bf16.")
     if typed["chunk"] is not None and typed["chunk"] < 1:
         raise UsageError(f"--chunk is at least 1, not {typed['chunk']}")
     rank, world = ranks()

@@ -60,7 +60,7 @@ class Parts:
             self.pair,
             objective=self.recipe.objective(),
             space=self.pair.spaces[self.recipe.space],
-            settings=Settings(chunk=chunk, images=False),
+            settings=Settings(chunk=chunk, images=False, precision=self.typed.get("precision") or "fp32"),
             reals=reals,
             fitted=None if found is None else strategy,
         )

@@ -207,7 +207,7 @@ class _Ending:
             "status": status,
             "seconds": {"refine": totals.seconds, "wall": before + time.perf_counter() - self.began},
             "chunk": self.engine.run_.chunk,
-            "precision": "fp32",
+            "precision": self.engine.precision,
             "peak_memory_mb": _peak_memory(),
             "warnings": notes,
         }

@@ -1,4 +1,4 @@
-"""`--precision`: how exactly the networks compute while samples move."""
+"""`--precision` and `--pad`: how exactly the networks compute, and in calls of which sizes."""
 
 from __future__ import annotations
 
@@ -14,5 +14,12 @@ speed_options = options(
         metavar="NAME",
         help="Of the networks while samples move: fp32, tf32 (NVIDIA cards), bf16, or auto (bf16 where this device is faster "
         "with it). Final scores and images are float32.",
+    ),
+    click.option(
+        "--pad",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="On a CPU a call of the networks gets a multiple of N rows [default: 8, so that a sample's bits are the same in "
+        "any batch]. 1 is several times as fast for a single picture, whose numbers then hold to 1e-5 only.",
     ),
 )

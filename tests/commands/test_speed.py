@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from latentshift.commands import run
@@ -40,3 +41,31 @@ def test_a_long_run_says_first_what_it_will_take(tmp_path, capsys, monkeypatch):
     assert "GiB" in err
     record = json.loads((tmp_path / "long" / "run.json").read_text())
     assert record["seconds"]["write"] > 0
+
+
+def test_a_single_picture_may_go_without_padding(tmp_path, capsys):
+    words = ["refine", "--model", "ring", "--num", "1", "--strategy", "ifgsm", "--steps", "3", "--no-report", "--quiet"]
+    points = []
+    for pad in ([], ["--pad", "1"]):
+        out = tmp_path / str(len(pad))
+        assert run([*words, *pad, "--outdir", str(out)]) == 0
+        points.append(np.load(out / "latents.npz")["z"])
+        assert json.loads((out / "run.json").read_text())["request"]["pad"] == (1 if pad else None)
+    np.testing.assert_allclose(points[0], points[1], rtol=1e-5, atol=1e-5)
+    assert run([*words, "--pad", "0", "--outdir", str(tmp_path / "no")]) == 2
+    assert "--pad" in capsys.readouterr().err
+
+
+def test_shards_are_made_in_the_precision_that_was_asked_for(tmp_path, capsys):
+    words = ["refine", "--model", "ring", "--num", "16", "--steps", "3", "--shard-size", "8", "--quiet"]
+    points = {}
+    for precision in ("fp32", "bf16"):
+        out = tmp_path / precision
+        assert run([*words, "--precision", precision, "--outdir", str(out)]) == 0
+        record = json.loads((out / "run.json").read_text())
+        assert record["precision"] == precision
+        points[precision] = record["gain"]
+    assert points["fp32"] != points["bf16"]
+    for wrong in (["--precision", "auto"], ["--pad", "1"]):
+        assert run([*words, *wrong, "--outdir", str(tmp_path / "no")]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
