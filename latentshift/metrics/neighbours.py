@@ -20,7 +20,7 @@ from .arrays import Array
 
 BLOCK = 4096  # rows a block: 4096 x 4096 float32 = 64 MiB
 SPARE = 6  # candidates kept beyond k: enough for nearly every row
-_PAIRS = 2**22  # numbers a go when pairs are measured in float64: 32 MiB an operand
+_PAIRS = 2**18  # numbers a go when pairs are measured in float64: 2 MiB an operand stay in the cache
 _TINY = 1e-30  # squared distances below this, in units of the largest feature, underflow in float32
 _EDGE = 2.0**-22  # relative; rounding a limit to float32 must not lose a pair
 
