@@ -9,9 +9,9 @@ from latentshift.calibration import auc
 from latentshift.engine.prepare import prepare
 from latentshift.engine.run import Engine
 from latentshift.errors import MissingCapabilityError, RequestError
-from latentshift.head import fit_head
+from latentshift.head import features_of, fit_head
 from latentshift.metrics.toy import MIXTURES
-from latentshift.model import Capability
+from latentshift.model import Capability, Critic
 from latentshift.strategies.langevin import DDLS
 
 TARGET = torch.tensor([0.9, -0.75])  # real rows are N(TARGET, I), generated ones N(0, I)
@@ -93,3 +93,15 @@ def test_what_cannot_be_fitted_is_refused():
     bare = pair.replaced(critic=pair.critic.__class__(lambda x: x.sum(1), "D", "critic"))
     with pytest.raises(MissingCapabilityError, match="no features"):
         fit_head(bare, reals(50))
+
+
+def test_features_are_what_ds_last_layer_reads():
+    pair = linear_features()
+    x = reals(70)
+    see = features_of(pair)
+    with torch.no_grad():
+        assert torch.allclose(see(x), pair.critic.call[0](x).double(), atol=1e-6)
+    assert features_of(pair.replaced(critic=Critic(lambda x: x.sum(1)))) is None, "a function has no layers to look into"
+    assert features_of(pair.replaced(critic=Critic(pair.critic.call, labels=True))) is None, "classes would have to be known"
+    own = Critic(lambda x: x.sum(1), features_call=lambda x: 2 * x)
+    assert torch.allclose(features_of(pair.replaced(critic=own))(x), 2 * x.double())
