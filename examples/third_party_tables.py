@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from latentshift.metrics.stats import holm
 
-ARMS = ("auto, reals", "auto", "paper", "best of N", "random", "reals 2", "reals 5", "own 4 x 0.05")
+ARMS = ("auto, reals", "auto", "paper", "best of N", "random", "reals 2", "reals 5", "two eyes", "own 4 x 0.05")
 NAMES = {
     "auto, reals": "`auto` with real images: up an honest critic, as far as held-out images allow",
     "reals 2": "always two steps up it (what `auto` with real images was before)",

@@ -32,7 +32,6 @@ from ..strategies.base import Strategy
 RUNGS, SHARES = (2, 5, 10), (1.0, 0.5, 0.25, 0.125)
 #: DRIFT: one-sided, 5 %. A fall counts from one standard error of the paired change on: below it is noise
 HONEST, GATHER, FALL, DRIFT = 0.6, 0.05, 0.05, 1.645
-AGREE = 1  # so many eyes must object
 _COMPONENTS, _K = 32, 5
 
 
@@ -137,8 +136,6 @@ def against(auc: float, gather: float, changes: dict[str, dict[str, float]]) -> 
     if gather > GATHER:
         return f"samples gather: their latents lie {gather:.0%} closer to each other"
     said = {eye: text for eye, found in changes.items() if (text := _objection(found))}
-    if len(said) < min(AGREE, len(changes)) or not said:
-        return ""
     return "; ".join(f"{text} ({eye})" for eye, text in said.items())
 
 
