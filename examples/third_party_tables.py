@@ -21,8 +21,8 @@ NAMES = {
     "auto": "`auto` without: two steps of 0.02 up the pair's own D, the lower half",
     "own 4 x 0.05": "the same with four steps of 0.05 (what `auto` was before)",
     "paper": "the paper's 20 steps of 0.05 up the pair's own D",
-    "best of N": "the best of N draws by the pair's own D, in the same time",
-    "random": "random steps of the same length (the null)",
+    "best of N": "the best of N draws by the pair's own D, in the time of the two steps",
+    "random": "random steps, two or (sprites) ten (the null)",
 }
 LIMIT = math.erfc(3 / math.sqrt(2))  # three standard errors, two-sided
 Record = dict[str, Any]
