@@ -20,7 +20,7 @@ def make():
 
 def conv():
     torch.manual_seed(0)
-    return nn.Sequential(nn.ConvTranspose2d(5, 3, 4), nn.Tanh()), nn.Sequential(nn.Conv2d(3, 1, 4), nn.Sigmoid())
+    return nn.Sequential(nn.ConvTranspose2d(5, 3, 4, bias=False), nn.Tanh()), nn.Sequential(nn.Conv2d(3, 1, 4), nn.Sigmoid())
 
 def bright():
     G, D = make()
