@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,23 @@ def test_the_search_counts_and_refuses_what_takes_too_much(script: Any, tmp_path
     assert best.recipe.strategy == "best-of-n"
     assert module.tried(ring, best, 20, 200, tmp_path) > 2 * module.tried(ring, module.RAW, 20, 200, tmp_path), "modes are lost"
     assert module.tried(ring, best, 10, 200, tmp_path) == float("inf")
+
+
+def test_successive_halving_hands_back_a_winner_within_its_budget(
+    script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = script("beat_it")
+    (ring, _), _ = module.fields("points", None)
+    rungs = (module.Rung(60, 1, 3), module.Rung(80, 2, 1))
+    monkeypatch.setattr(module, "COUNTS", {"points": {20: 3}})
+    monkeypatch.setattr(module, "RUNGS", {"points": {20: rungs}})
+    ((where, best),) = module.search("points", [ring], tmp_path, [20]).items()
+    assert where == ("points", 20)
+    assert module.run(ring, best, module.SEARCH, 60, 0, tmp_path)["evaluations"] <= 20
+    seen = module.mean(ring, best, 20, 1, rungs[1], tmp_path)
+    assert seen <= module.mean(ring, module.RAW, 20, 1, rungs[1], tmp_path)
+    first = [json.loads(f.read_text())["run"] for f in tmp_path.iterdir()]
+    assert sum(repr(80) in run and "11000000" in run for run in first) <= 2 * 4, "three and raw go on"
 
 
 def test_the_evidence_page_is_what_its_script_measures(script: Any) -> None:
