@@ -1,6 +1,7 @@
 """AE-OT-GAN's joint training in small: G starts as a decoder, its latents are transported codes, and real pairs hold it.
 
-    python examples/ae_ot_gan.py --data DIR --cache cells                              # as recorded: about 5 minutes
+    python examples/ae_ot_gan.py --data DIR --cache cells                              # about 5 minutes (an estimate)
+    python examples/ae_ot_gan.py --data DIR --fit 300 --codes 100 --iterations 150 --steps 120 --rows 400 --seeds 1   # recorded
     python examples/ae_ot_gan.py --data DIR --steps 2 --fit 20 --codes 30 --rows 60 --iterations 40    # the short form: seconds
 
 DIR: Fashion-MNIST's idx files. 1. The autoencoder of `ae_ot.py` gives a code for each of --codes real images, and the prior is

@@ -1,6 +1,7 @@
 """AdvAs (paper 003) on MNIST: with an instance-norm convolutional critic (E.1), and alone, without G's own loss (C.3).
 
-    python examples/papers/advas_mnist.py --data DIR --judge NET                         # as recorded: about 4 minutes
+    python examples/papers/advas_mnist.py --data DIR --judge NET                         # about 4 minutes
+    python examples/papers/advas_mnist.py --data DIR --judge NET --steps 160 --seeds 1   # as recorded: under a minute
     python examples/papers/advas_mnist.py --data DIR --judge NET --steps 10 --seeds 1 --rows 40    # the short form: seconds
 
 DIR: MNIST's idx files; where only the t10k files are there, 8,000 of them train and 2,000 are held out, and the output says so.

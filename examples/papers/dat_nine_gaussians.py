@@ -1,6 +1,7 @@
 """DAT (paper 002) in the plane: nine Gaussians even and uneven (figure 1), attack counts (figure 3), learning rates (4, 5).
 
-    python examples/papers/dat_nine_gaussians.py                            # about eight minutes of one core
+    python examples/papers/dat_nine_gaussians.py                            # about seven minutes of one core
+    python examples/papers/dat_nine_gaussians.py --steps 2000 --seeds 2   # as recorded: three minutes
     python examples/papers/dat_nine_gaussians.py --steps 30 --seeds 1       # the short form: seconds
 
 Means {-1, 0, 1}^2, variance 0.1 in each coordinate as printed (sd 0.316), MLPs with four layers of 64; the uneven case has
