@@ -28,7 +28,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=20, help="sign steps for the gain of each variant")
     parser.add_argument("--shrink", type=int, default=1, help="divide every width (for a quick look)")
     parser.add_argument("--references", type=Path, help="a folder of trained pairs, for the table of precision")
-    parser.add_argument("--only", type=lambda t: t.split(","), default=[""], help="beginnings of pieces' names, with commas")
+    parser.add_argument("--only", nargs="+", default=[""], help="only pieces whose names begin so")
     parser.add_argument("--minutes", type=float, default=4.0, help="start no further piece after this long")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--page", type=Path, help="write the tables between the marks of this page, and the figure beside it")
