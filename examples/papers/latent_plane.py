@@ -14,6 +14,7 @@ rows (6 s): mean score -0.291 to 0.132, area that holds half of them 3.84 to 1.5
 ridges, whose images are clean digits, and leave the valleys, whose images lie between two digits. Expected of `--train MNIST
 --loss bce --steps 250 --rows 500` (23 s): -0.117 to -0.055, area 3.00 to 0.60; digits are half formed by then, the gathering
 on ridges is plain.
+WGAN-GP, 700 steps, 2,000 rows (two minutes): 16.86 to 17.19, 3.84 to 0.64.
 """
 
 from __future__ import annotations
