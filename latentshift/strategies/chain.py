@@ -86,7 +86,9 @@ class Chain(Strategy):
 
     def __post_init__(self) -> None:
         stages = tuple(self.stages)
-        if not stages or not all(isinstance(s, Strategy) for s in stages):
+        if not stages:
+            raise UsageError("a chain needs its stages", way_out="Give strategies in order (stages=, or --then).")
+        if not all(isinstance(s, Strategy) for s in stages):
             raise UsageError(f"a chain is made of strategies, not {self.stages!r}")
         if isinstance(self.tries, bool) or int(self.tries) != self.tries or self.tries < 1:
             raise UsageError(f"tries is a whole number from 1 up, not {self.tries!r}")

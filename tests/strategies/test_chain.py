@@ -131,8 +131,10 @@ def test_zero_steps_give_back_the_start():
 def test_senseless_chains_are_refused():
     with pytest.raises(UsageError, match=r"skip the earlier stages. Give it steps=1, and the chain tries=50"):
         Chain(stages=[IFGSM(), OBRS(steps=50)])
-    with pytest.raises(UsageError, match="made of strategies"):
+    with pytest.raises(UsageError, match="needs its stages"):
         Chain(stages=[])
+    with pytest.raises(UsageError, match="made of strategies"):
+        Chain(stages=[IFGSM(), "obrs"])
     with pytest.raises(UsageError, match="tries"):
         Chain(stages=[IFGSM()], tries=0)
     pair = linear_pair()
