@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import latentshift
 from latentshift.landscape import landscape_of
 from latentshift.noise import Draw
+from latentshift.strategies.adam import Adam
 from latentshift.strategies.chain import Chain
 from latentshift.strategies.cma import Tarsier
 from latentshift.strategies.collaborative import Collaborative
@@ -28,6 +29,7 @@ from latentshift.testing.oracles import linear_pair
 STEP = IFGSM(steps=2, eps=0.1)
 METHODS = {
     "ifgsm": STEP,
+    "adam": Adam(steps=2, eps=0.1),
     "mifgsm": MIFGSM(steps=2, eps=0.1),
     "pgd": PGD(steps=2, eps=0.1),
     "collaborative": Collaborative(steps=2),
