@@ -5,6 +5,7 @@
 
 A sign is a sentence about two rows of the table: a figure falls, rises, or stays within the spread. "Held" is the sign of the
 difference of the means; "beyond the spread" says whether it is larger than the root of the two variances of the seeds.
+Expected of the recorded table: 34 of 39 signs held.
 """
 
 from __future__ import annotations

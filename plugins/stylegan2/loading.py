@@ -139,10 +139,20 @@ def empty_discriminator(arguments: dict[str, Any], clamp: float | None, where: s
 
 
 def companions(g: Generator, count: int) -> Callable[[], Tensor]:
-    """Return a function that makes `count` images of g from fixed latents; labels go round the classes."""
+    """Return a function that gives `count` images of g from fixed latents; labels go round the classes.
+
+    Copies of a discriminator share the function, and so the images: they are made once for each precision and device.
+    """
+    made: dict[tuple[torch.dtype, torch.device], Tensor] = {}
 
     def make() -> Tensor:
         anchor = next(g.parameters())
+        key = (anchor.dtype, anchor.device)
+        if key not in made:
+            made[key] = images(anchor)
+        return made[key]
+
+    def images(anchor: Tensor) -> Tensor:
         z = np.random.RandomState(COMPANION_SEED).randn(count, max(g.z_dim, 1))[:, : g.z_dim]
         latents = torch.from_numpy(z).to(anchor)
         c = torch.eye(g.c_dim).to(anchor)[torch.arange(count) % g.c_dim] if g.c_dim else None
