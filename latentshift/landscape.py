@@ -6,6 +6,7 @@ networks under it. Gradients are those of the *sum* over rows: they do not scale
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from .model import Pair
+
+#: values of an image from which memory is looked at: a colour picture of 64 pixels
+LARGE = 3 * 64 * 64
 
 
 @dataclass
@@ -95,6 +99,15 @@ class Landscape:
         self.objective = objective or Realness()
         self.ledger = ledger if ledger is not None else Ledger()
         self.counted: int | None = None
+
+    @property
+    def block(self) -> int:
+        """Rows that a pilot sends through the networks at a time: 64, or 8 where images are large and more fill the memory."""
+        return 64 if math.prod(self.pair.image_shape or ()) <= LARGE else 8
+
+    def blocks(self, rows: int) -> tuple[Tensor, ...]:
+        """Return the numbers of the first `rows` rows, `block` at a time; a row's bits do not depend on it."""
+        return torch.split(torch.arange(rows, device=self.context.seed.device), self.block)
 
     def _count(self, what: str, rows: int) -> None:
         width = rows // self.context.seed.shape[0]

@@ -19,13 +19,12 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ..landscape import Landscape
+from ..landscape import LARGE, Landscape
 from ..noise import SEED_LIMIT, Draw, latents
 
 if TYPE_CHECKING:
     from .run import Engine
 
-SMALL = 3 * 64 * 64  # values of an image up to which nothing is watched
 SHARE = 0.7  # of the free memory that a chunk may take
 MARGIN = 1.25  # work space inside operations, and what the allocator keeps
 
@@ -114,7 +113,7 @@ def limit(engine: Engine) -> None:
     wanted, shape = engine.settings, engine.pair.image_shape or ()
     usual = default_chunk(engine.device, engine.strategy.width)
     free = free_bytes()
-    if engine.device.type != "cpu" or wanted.chunk is not None or int(np.prod(shape)) <= SMALL or free is None:
+    if engine.device.type != "cpu" or wanted.chunk is not None or int(np.prod(shape)) <= LARGE or free is None:
         return
     per_row = row_bytes(lambda: _step(engine))
     chunk, pad = fitting(per_row, free, usual, wanted.pad)

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..hidden import row_of_layers
+from ..landscape import LARGE
 from ..layers import Reshape
 from ..model import Pair, frozen_copy
 from .bake import baked
-from .memory import SMALL
 
 #: layers that a batch norm behind them can be folded into
 _FOLDABLE = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
@@ -152,7 +152,7 @@ def probe_rows(pair: Pair, rows: int | None = None) -> tuple[Tensor, Tensor | No
 
     8 rows, and 2 of large images, which have as much to compare and cost seconds and gigabytes a row.
     """
-    rows = rows or (8 if math.prod(pair.image_shape or ()) <= SMALL else 2)
+    rows = rows or (8 if math.prod(pair.image_shape or ()) <= LARGE else 2)
     draw = torch.Generator().manual_seed(0)
     z = pair.space.prior.scale() * torch.randn(rows, *pair.space.shape, generator=draw)
     z = pair.space.clamp(z).to(pair.device, pair.compute_dtype)

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from ..objective import Term
 
-BLOCK = 64  # pilot rows that go through the stages at a time
-
 
 class ChainState(NamedTuple):
     """A point, whether every stage of this pass took it, how many passes began, and the states of all stages."""
@@ -168,9 +166,9 @@ class Chain(Strategy):
             more = max((s.pilot if reals is None else s.pilot_with_reals for s in later), default=0)
             point = landscape.context.point0
             if more and fitted[-1].rounds and point is not None:
-                index = torch.arange(min(more, len(point)), device=point.device)
-                moved = torch.cat([_whole(fitted[-1], landscape.select(j), shift) for j in torch.split(index, BLOCK)])
-                landscape = landscape.select(index)
+                parts = landscape.blocks(min(more, len(point)))
+                moved = torch.cat([_whole(fitted[-1], landscape.select(j), shift) for j in parts])
+                landscape = landscape.select(torch.cat(parts))
                 landscape.context = landscape.context._replace(point0=moved)
             shift += stage.rounds
         return replace(self, stages=tuple(fitted))

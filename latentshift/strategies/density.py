@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 Kind = Literal["auto", "logistic", "temperature", "isotonic", "head", "none"]
 KINDS = ("auto", "logistic", "temperature", "isotonic", "head", "none")
-BLOCK = 64  # rows that a pilot scores at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,11 +143,10 @@ class DensityRatio(Strategy):
 
 
 def pilot_scores(landscape: Landscape, rows: int) -> Tensor:
-    """Return the logits (rows,) of the landscape's first `rows` starts, scored in blocks of `BLOCK`."""
+    """Return the logits (rows,) of the landscape's first `rows` starts, scored a block at a time."""
     point0 = landscape.context.point0
     assert point0 is not None
-    index = torch.arange(len(point0), device=point0.device)[:rows]
-    return torch.cat([landscape.select(i).score(point0[i]) for i in torch.split(index, BLOCK)])
+    return torch.cat([landscape.select(i).score(point0[i]) for i in landscape.blocks(min(rows, len(point0)))])
 
 
 def real_scores(landscape: Landscape, reals: Any) -> Tensor:
@@ -162,7 +160,7 @@ def real_scores(landscape: Landscape, reals: Any) -> Tensor:
         raise RequestError(f"real images have shape {tuple(images.shape)}, this pair makes (rows, {pair.image_shape})")
     out = []
     with torch.no_grad():
-        for index in torch.split(torch.arange(len(images)), BLOCK):
+        for index in torch.split(torch.arange(len(images)), landscape.block):
             label = None if labels is None else torch.as_tensor(labels)[index].to(pair.device)
             out.append(pair.logit(images[index].to(pair.device, pair.compute_dtype), label))
     landscape.ledger.d_forward += len(images)

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from ..noise import Draw
     from ..space import Space
 
-BLOCK = 64  # pilot rows that are scored at a time
-
 
 class DOTState(NamedTuple):
     """A point, its start, and Adam's two moments."""
@@ -98,8 +96,8 @@ class DOT(Strategy):
             return self
         point, label = landscape.context.point0, landscape.context.label
         assert point is not None
-        index = torch.arange(min(self.pilot, len(point)), device=point.device)
-        value = torch.cat([landscape.select(i).order(point[i]) for i in torch.split(index, BLOCK)])
+        parts = landscape.blocks(min(self.pilot, len(point)))
+        value, index = torch.cat([landscape.select(i).order(point[i]) for i in parts]), torch.cat(parts)
         k, spread, classes = k_effective(value, point[index], None if label is None else label[index], landscape.space, self)
         return replace(self, k=k, k_spread=spread, k_classes=classes)
 

@@ -15,6 +15,7 @@ from ..lazy import torch
 from ..objective import Term
 from ..space import rows_sum
 from .base import Cost, Info, Outcome, Strategy, ended, need_positive, taken
+from .density import real_scores
 from .wrappers import StopAt, StopState
 
 if TYPE_CHECKING:
@@ -90,13 +91,13 @@ class Guard(StopAt):
         if self.rule == "reals" and self.target is None:
             if reals is None:
                 raise RequestError("the guard 'reals' needs real images", way_out="Give them (--reals, reals=).")
-            images, label = reals if isinstance(reals, tuple) else (reals, None)
-            with torch.no_grad():
-                scores = landscape.pair.logit(images.to(landscape.context.seed.device), label)
+            scores = real_scores(landscape, reals)
             fitted = replace(fitted, target=float(torch.quantile(scores.float(), self.share)))
         if self.looks and self.scale is None:
             assert landscape.context.point0 is not None
-            fitted = replace(fitted, scale=float(self.seen(landscape.context.point0, landscape).float().std()))
+            point0 = landscape.context.point0
+            seen = torch.cat([self.seen(point0[i], landscape.select(i)) for i in landscape.blocks(len(point0))])
+            fitted = replace(fitted, scale=float(seen.float().std()))
         return fitted
 
     def seen(self, point: Tensor, landscape: Landscape) -> Tensor:

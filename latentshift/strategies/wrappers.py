@@ -200,7 +200,8 @@ class LowerShare(StopAt):
         if self.target is not None:
             return replace(self, inner=inner)
         assert landscape.context.point0 is not None
-        scores = landscape.order(landscape.context.point0[: self.rows]).float()
+        point0 = landscape.context.point0[: self.rows]
+        scores = torch.cat([landscape.select(i).order(point0[i]) for i in landscape.blocks(len(point0))]).float()
         finite = scores[torch.isfinite(scores)]
         some = len(finite) and self.share < 1
         target = float(torch.quantile(finite, self.share)) if some else float("inf")

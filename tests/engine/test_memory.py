@@ -10,12 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from latentshift import landscape
 from latentshift.engine import memory
 from latentshift.engine.memory import MARGIN, fitting, free_bytes, row_bytes
 from latentshift.engine.run import Engine, Settings
 from latentshift.model import Pair
 from latentshift.noise import latents
+from latentshift.strategies.chain import Chain
+from latentshift.strategies.dot import DOT
 from latentshift.strategies.gradient import IFGSM
+from latentshift.strategies.guard import Guard
+from latentshift.strategies.wrappers import LowerShare
 
 
 class Wide(nn.Module):
@@ -106,3 +111,26 @@ def test_small_networks_are_not_watched(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(memory, "row_bytes", never)
     small = Pair.wrap(nn.Linear(4, 6).eval(), nn.Linear(6, 1).eval(), z_size=4)
     assert len(Engine(IFGSM(steps=1), small).run(torch.zeros(2, 4), [0, 1]).chunks) == 1
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        LowerShare(inner=IFGSM(steps=1), rows=24),
+        Guard(inner=IFGSM(steps=1), rule="views"),
+        DOT(steps=1),
+        Chain(stages=(IFGSM(steps=1), LowerShare(inner=IFGSM(steps=1), rows=24))),
+    ],
+    ids=lambda s: s.name,
+)
+def test_a_pilot_of_large_images_goes_through_eight_at_a_time(strategy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    wide = pair()
+    seen: list[int] = []
+    real = Wide.forward
+    monkeypatch.setattr(Wide, "forward", lambda self, z: (seen.append(len(z)), real(self, z))[1])
+    few = Engine(strategy, wide, settings=Settings(plan=False)).strategy
+    assert max(seen) <= 8
+    seen.clear()
+    monkeypatch.setattr(landscape, "LARGE", 1 << 30)
+    assert Engine(strategy, wide, settings=Settings(plan=False)).strategy == few
+    assert max(seen) > 8
