@@ -287,6 +287,13 @@ def _others() -> tuple[Recipe, ...]:
             "AE-OT (An et al. 2020), images",
         ),
         ("top-share/half", "top-share", "the better half by the critic", {"share": 0.5}, "rejection by a threshold"),
+        (
+            "adam/latents",
+            "adam",
+            "20 Adam steps of 0.02 in a ball of 0.3",
+            {"steps": 20, "step_size": 0.02},
+            "constants of Kingma and Ba 2015; the step is ours and was not measured on images",
+        ),
     )
     more = [Recipe(name=n, line=line, strategy=s, options=o, source=source) for n, s, line, o, source in rows]
     target = Recipe(
