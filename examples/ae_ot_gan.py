@@ -19,6 +19,7 @@ import json
 import statistics
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from ae_ot import SIZE, images, layers_of, train
 from torch import Tensor
 
 from latentshift.files.pictures import grid, to_bytes, to_planes
+from latentshift.files.write import once
 from latentshift.layers import LayerNet
 from latentshift.metrics.coverage import prdc
 from latentshift.metrics.distance import frechet
@@ -130,12 +132,7 @@ def main() -> None:
         for seed in range(args.seeds):
             name = f"aeotgan-{arm}-{seed}-{args.steps}-{args.codes}-{args.weight:g}-{args.rows}.json".replace(" ", "-")
             kept = args.cache / name if args.cache else None
-            if kept and kept.exists():
-                rows.append(json.loads(kept.read_text()))
-                continue
-            rows.append(look(arm, seed))
-            if kept:
-                kept.write_text(json.dumps(rows[-1]))
+            rows.append(once(kept, partial(look, arm, seed)))
 
         def told(key: str, digits: int, rows: list[dict[str, float]] = rows) -> str:
             values = [r[key] for r in rows]

@@ -19,6 +19,7 @@ import argparse
 import json
 import statistics
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ import torch
 from at_gan import load
 
 from latentshift.files.pictures import grid, to_bytes, to_planes
+from latentshift.files.write import once
 from latentshift.layers import LayerNet
 from latentshift.metrics.distance import Moments, frechet_moments
 from latentshift.metrics.judge import Judge
@@ -122,12 +124,7 @@ def main() -> None:
         for seed in range(args.seeds):
             name = f"advas-{arm}-{seed}-{args.steps}-{args.stops}-{args.batch}-{args.width:g}-{args.rows}.json"
             kept = args.cache / name.replace(" ", "-") if args.cache else None
-            if kept and kept.exists():
-                curves.append(json.loads(kept.read_text()))
-                continue
-            curves.append(run(arm, seed))
-            if kept:
-                kept.write_text(json.dumps(curves[-1]))
+            curves.append(once(kept, partial(run, arm, seed)))
         cells = []
         for at in zip(*curves, strict=True):
             values = [c["fd"] for c in at]

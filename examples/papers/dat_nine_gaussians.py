@@ -16,12 +16,14 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from latentshift.files.write import once
 from latentshift.layers import LayerNet
 from latentshift.metrics.toy import wasserstein1
 from latentshift.train.loop import Settings, Trainer
@@ -109,13 +111,7 @@ def main() -> None:
         for seed in range(args.seeds):
             name = f"dat-{case}-{'dat' if dat else 'vanilla'}-{lr:g}-{seed}-{args.steps}-{args.attack}.json"
             kept = args.cache / name if args.cache else None
-            if kept and kept.exists():
-                told.append(json.loads(kept.read_text()))
-                continue
-            told.append(cell(case, dat, lr, seed, stops, args.attack))
-            if kept:
-                kept.parent.mkdir(parents=True, exist_ok=True)
-                kept.write_text(json.dumps(told[-1]))
+            told.append(once(kept, partial(cell, case, dat, lr, seed, stops, args.attack)))
         for i, stop in enumerate(stops):
             at = [t[i] for t in told]
             w1 = [r["w1"] for r in at]

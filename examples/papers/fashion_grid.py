@@ -23,6 +23,7 @@ import argparse
 import json
 import statistics
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ import torch
 
 from latentshift.files.idx import read_idx
 from latentshift.files.pictures import grid, to_bytes, to_planes
+from latentshift.files.write import once
 from latentshift.layers import LayerNet
 from latentshift.metrics.coverage import prdc
 from latentshift.metrics.distance import Moments, frechet_moments
@@ -148,13 +150,7 @@ def main() -> None:
             for seed in range(args.first_seed, args.first_seed + args.seeds):
                 name = f"fashion-{backbone}-{method}-{seed}-{args.steps}-{args.batch}-{args.rows}.json"
                 kept = args.cache / name if args.cache else None
-                if kept and kept.exists():
-                    rows.append(json.loads(kept.read_text()))
-                    continue
-                rows.append(one(backbone, method, seed, args, train, held))
-                if kept:
-                    kept.parent.mkdir(parents=True, exist_ok=True)
-                    kept.write_text(json.dumps(rows[-1]))
+                rows.append(once(kept, partial(one, backbone, method, seed, args, train, held)))
             cells = [told([r["raw"]["fd"] for r in rows])]
             for climb in CLIMBS:
                 cells += [told([r[climb]["fd"] for r in rows]), told(changes(rows, climb))]

@@ -16,12 +16,14 @@ import argparse
 import json
 import statistics
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from latentshift.files.write import once
 from latentshift.layers import LayerNet
 from latentshift.metrics.toy import MIXTURES, coverage, wasserstein1
 from latentshift.strategies.gradient import IFGSM
@@ -202,13 +204,7 @@ def main() -> None:
             for seed in range(args.seeds):
                 name = f"{data}-{method}-{seed}-{args.iterations}-{args.rows}.json".replace(" ", "_").replace("/", "_")
                 kept = args.cache / name if args.cache else None
-                if kept and kept.exists():
-                    rows.append(json.loads(kept.read_text()))
-                    continue
-                rows.append(one(data, method, seed, args.iterations, args.rows))
-                if kept:
-                    kept.parent.mkdir(parents=True, exist_ok=True)
-                    kept.write_text(json.dumps(rows[-1]))
+                rows.append(once(kept, partial(one, data, method, seed, args.iterations, args.rows)))
             ours = {k: spread(rows, k) for k in FIGURES}
             theirs = REFERENCE[data].get(method) if args.iterations == 2000 else None
             told = {k: f"{m:.3g} ± {s:.2g}" for k, (m, s) in ours.items()}

@@ -6,7 +6,6 @@ A result file says which pieces it has and on what machine; pieces of another ma
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +13,9 @@ from typing import Any
 
 from ..engine.threads import threads
 from ..errors import RequestError
+from ..files.write import plain, write_json
 from . import growth, measure, methods, pairs, residual, trained
-from .tables import machine, without_nan
+from .tables import machine
 
 Say = Callable[[str], None]
 TRAINED = ("faces32-lsgan", "fashion28-dcgan-bce", "mnist28-dcgan-bce", "mnist28-wgangp-bn", "sprites16-dcgan-bce")
@@ -97,12 +97,10 @@ def gone_on(path: Path | None, o: Any, *, minutes: float = 4.0, say: Say = print
                 break
             say(name)
             before = time.process_time()
-            found = without_nan(work(o, say))
+            found = plain(work(o, say))
             result["pieces"][name] = {"found": found, "cpu_seconds": round(time.process_time() - before, 1)}
             if path is not None:
                 if path.exists():  # what another process has added meanwhile stays
                     result["pieces"] = json.loads(path.read_text("utf-8"))["pieces"] | result["pieces"]
-                part = path.with_name(path.name + ".part")
-                part.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-                os.replace(part, path)
+                write_json(path, result)
     return result, [name for name in todo if name not in result["pieces"]]

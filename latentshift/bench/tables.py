@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import platform
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 
 from ..engine.threads import threads
+from ..files.write import plain
 from . import measure, pairs
 
 #: the papers' seconds for 1,000 samples (Table 8: SNGAN, WGAN-GP on one RTX 3090): another machine, so no ratio to them
@@ -32,22 +32,13 @@ def measured(
         for name in names:
             nets = pairs.networks(name, shrink=shrink)
             found += measure.compare(nets, tuple(rows), rounds=rounds, steps=steps, say=say)
-    rows_found = without_nan([r.as_dict() for r in found])
+    rows_found = plain([r.as_dict() for r in found])
     return {"machine": machine(), "rounds": rounds, "shrink": shrink, "rows": rows_found}
 
 
 def machine() -> dict[str, Any]:
     """Return what figures of time belong to."""
     return {"cpu": _cpu(), "torch": torch.__version__, "threads": 1, "clock": "process CPU time"}
-
-
-def without_nan(value: Any) -> Any:
-    """Return nested data as JSON has it: numbers that are none become null."""
-    if isinstance(value, dict):
-        return {k: without_nan(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_nan(v) for v in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _cpu() -> str:

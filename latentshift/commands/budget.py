@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
-from ..budget import TABLE, entry, kind_of
+from ..budget import TABLE
 from ..errors import UsageError
 from ..recipe import AUTO
 from .common import options
@@ -39,10 +39,3 @@ def check(typed: Mapping[str, Any]) -> None:
     if others:
         name = {"more": "option"}.get(others[0], others[0])
         raise UsageError(f"--budget and --{name} both say how much is done", way_out="Give one of them.")
-
-
-def name_for(typed: Mapping[str, Any], shape: Sequence[int] | None) -> str:
-    """Return the name of the recipe that is asked for, `auto` by what the pair makes (`shape`) and the budget."""
-    if typed["recipe"] != AUTO.name or typed["strategy"] is not None or shape is None:
-        return str(typed["recipe"])
-    return entry(kind_of(shape), typed.get("budget")).recipe

@@ -8,10 +8,11 @@ from typing import Any
 
 import click
 
+from ..budget import settled
 from ..errors import RequestError, UsageError
 from ..recipe import Recipe, get_recipe, parse_option
 from ..registry import get, option_docs
-from .budget import check, name_for
+from .budget import check
 from .common import known, options
 
 
@@ -74,9 +75,11 @@ def recipe_of(typed: dict[str, Any], shape: Sequence[int] | None = None) -> Reci
     Once there is a pair, the `shape` of what it makes says what `auto` is.
     """
     check(typed)
-    name = name_for(typed, shape)
+    name = typed["recipe"]
     path = Path(name)
     recipe = Recipe.from_toml(path.read_text("utf-8"), name) if path.suffix == ".toml" and path.is_file() else get_recipe(name)
+    if shape is not None and typed["strategy"] is None:
+        recipe = settled(recipe, shape, typed.get("budget"))
     more = dict(parse_option(text) for text in typed["more"])
     more = {k: "none" if v is None else v for k, v in more.items()}
     for key in ("steps", "norm"):

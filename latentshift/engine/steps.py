@@ -136,11 +136,13 @@ class Eager:
         counted = busy
         took: list[float] = []
         for t in range(strategy.rounds):
-            took.append(time.perf_counter())
-            if self.watch and t == _TRIAL:
-                _wait(self.device)
-                self.watch(min(b - a for a, b in itertools.pairwise([*took[1:-1], time.perf_counter()])))
-                self.watch = None
+            if self.watch:
+                if t == _TRIAL:
+                    _wait(self.device)
+                took.append(time.perf_counter())
+                if t == _TRIAL:
+                    self.watch(min(b - a for a, b in itertools.pairwise(took[1:])))
+                    self.watch = None
             sub.counted = counted
             before, done = land.ledger.copy(), state.done
             fresh, info = strategy.step(state, t, sub, draw)

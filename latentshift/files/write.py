@@ -50,6 +50,20 @@ def write_json(path: Path, value: Any) -> None:
     write_whole(path, lambda stream: stream.write(text.encode()))
 
 
+def once(path: Path | None, make: Callable[[], Any]) -> Any:
+    """Return the JSON value that lies at `path`; where none does, what `make()` gives, written there whole.
+
+    For work that a cut should not lose: the folder is made, and without a path nothing is kept.
+    """
+    if path is not None and path.exists():
+        return json.loads(path.read_text("utf-8"))
+    value = make()
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, lambda stream: stream.write(json.dumps(value).encode()))
+    return value
+
+
 def plain(value: Any) -> Any:
     """Return `value` in JSON's own types: numpy scalars as numbers, non-finite numbers as None, tuples as lists."""
     if isinstance(value, dict):
