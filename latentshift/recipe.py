@@ -20,7 +20,8 @@ class Recipe:
     """A strategy by name with options, and what wraps it.
 
     `keep_best` hands back the best point of the path; `target` ends a row at that score; `lower_share` moves only the rows
-    that score below this share of raw samples; `guard` stops rows by a second opinion (`strategies.guard`). `then` names stages
+    that score below this share of raw samples; `guard` stops rows by a second opinion (`strategies.guard`; `critic:REF` names a
+    second critic, which `build` is given as its `judge`). `then` names stages
     that follow, each as NAME or NAME:KEY=VALUE,...; `keep` is the share to accept, `drop` marks what is rejected instead of
     drawing it again. `link` is the objective's link (`latentshift.objective.Realness`).
     """
@@ -41,8 +42,8 @@ class Recipe:
     source: str = ""
     evidence: str = ""
 
-    def build(self) -> Any:
-        """Return the strategy, wrapped, with the stages that follow."""
+    def build(self, judge: Any = None) -> Any:
+        """Return the strategy, wrapped, with the stages that follow; `judge` is the term that the guard `critic` asks."""
         from .strategies.guard import Guard
         from .strategies.keep import compose
         from .strategies.wrappers import KeepBest, LowerShare, StopAt
@@ -51,12 +52,16 @@ class Recipe:
         if self.keep_best:
             strategy = KeepBest(inner=strategy)
         if self.guard is not None:
-            strategy = Guard(inner=strategy, rule=self.guard)
+            strategy = Guard(inner=strategy, rule=self.guard.partition(":")[0], judge=judge)
         if self.target is not None:
             strategy = StopAt(inner=strategy, target=self.target)
         if self.lower_share is not None:
             strategy = LowerShare(inner=strategy, share=self.lower_share)
         return compose(strategy, [stage_of(text) for text in self.then], share=self.keep, drop=self.drop)
+
+    def check(self) -> None:
+        """Raise what is wrong with the options, before there is a pair or a second critic."""
+        replace(self, guard=None if (self.guard or "").startswith("critic:") else self.guard).build()
 
     def objective(self) -> Any:
         """Return the objective."""

@@ -14,6 +14,7 @@ from ..recipe import Recipe, get_recipe, parse_option
 from ..registry import get, option_docs
 from .budget import check
 from .common import known, options
+from .guard import guard_option
 
 
 def _doc(name: str) -> str:
@@ -45,11 +46,7 @@ method_options = options(
     click.option("--space", metavar="NAME", help="What moves: z, or another space of the model."),
     click.option("--objective", metavar="LINK", help="What is climbed: logit, bce, saturating, softplus, hinge, probability."),
     click.option("--target", type=float, help="End a sample once its score has reached this."),
-    click.option(
-        "--guard",
-        type=click.Choice(["displacement", "reals", "views"]),
-        help="Stop a sample by a second opinion: how far it moved, real images' scores (--reals), or moved views of it.",
-    ),
+    guard_option,
     click.option("--keep-best/--last", default=None, help="Hand back the best point of the path, or the last."),
     click.option(
         "--calibration",
@@ -111,6 +108,6 @@ def recipe_of(typed: dict[str, Any], shape: Sequence[int] | None = None) -> Reci
         drop=typed["drop"] or None,
         **more,
     )
-    recipe.build()
+    recipe.check()
     recipe.objective()
     return recipe

@@ -26,6 +26,7 @@ from .common import (
     work_options,
 )
 from .dry import dry, plan_line
+from .guard import judge_of
 from .honest import honest_options, told_of, wants_critic, with_critic
 from .keep import keep_options
 from .maps import noise_option, refuse_noise
@@ -225,7 +226,7 @@ def _work(
         if resume is not None:
             refuse_changes(record, {"reals_sha256": reals.sha256}, resume)  # before anything is fitted
         pair, recipe, told = with_critic(typed, pair, recipe, reals, talk)
-    strategy = recipe.build()
+    strategy = recipe.build(judge_of(recipe, pair))
     if typed["reals"] is not None and not fits:
         if not strategy.reads_reals:
             raise RequestError(f"'{recipe.strategy}' has no use for real images", where="--reals", way_out="Leave --reals out.")

@@ -24,6 +24,7 @@ from ..shards.maker import Maker
 from ..shards.plan import ShardPlan
 from ..shards.store import Store, open_store
 from .common import MODEL_KEYS, pair_of
+from .guard import judge_of
 from .method import recipe_of
 from .sharded import place_of
 
@@ -36,6 +37,7 @@ class Parts:
     recipe: Recipe
     plan: ShardPlan
     typed: dict[str, Any]
+    judge: Any = None  # what the guard `critic` asks
 
     @classmethod
     def of(cls, typed: dict[str, Any]) -> Parts:
@@ -47,11 +49,15 @@ class Parts:
         if recipe.space not in pair.spaces:
             raise RequestError(f"{pair.name!r} has no space {recipe.space!r}", way_out=f"It has: {', '.join(pair.spaces)}.")
         _labels(list(plan.classes) or None, len(plan.classes), pair)
-        return cls(pair, recipe, plan, typed)
+        return cls(pair, recipe, plan, typed, judge_of(recipe, pair))
+
+    def built(self) -> Any:
+        """Return the recipe's strategy, not fitted."""
+        return self.recipe.build(self.judge)
 
     def engine(self, chunk: int | None, *, reals: Any = None, found: dict[str, Any] | None = None) -> Engine:
         """Return the engine: with what a fit has `found`, or fitted anew where that is None."""
-        strategy = self.recipe.build()
+        strategy = self.built()
         if found is not None:
             strategy = fitted.restored(strategy, found)
         chunk = chunk or default_chunk(self.pair.device, strategy.width)

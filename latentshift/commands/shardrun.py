@@ -142,12 +142,12 @@ def _begin(
         if typed["reals"] is not None:
             from .reals import reals_of
 
-            if not parts.recipe.build().reads_reals:
+            if not parts.built().reads_reals:
                 what = f"{parts.recipe.strategy!r} has no use for real images"
                 raise RequestError(what, where="--reals", way_out=_FIRST)
             reals = reals_of(typed["reals"], parts.pair, talk)
         engine = parts.engine(typed["chunk"], reals=None if reals is None else reals.for_critic(parts.pair))
-        kinds, data = fitted.pack(fitted.learned(parts.recipe.build(), engine.strategy))
+        kinds, data = fitted.pack(fitted.learned(parts.built(), engine.strategy))
         if kinds:
             store.write(fitted.NAME, data)
         if not store.local:  # an address that refuses is told before the work

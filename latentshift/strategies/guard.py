@@ -22,9 +22,21 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..landscape import Landscape
+    from ..model import Critic
     from ..noise import Draw
+    from ..objective import Scene
 
 RULES = ("displacement", "reals", "views", "critic")
+
+
+@dataclass(frozen=True, eq=False)
+class SecondCritic(Term):
+    """A critic that is not climbed, on images in the pair's range: what the rule `critic` asks on the command line."""
+
+    critic: Critic
+
+    def value(self, scene: Scene) -> Tensor:
+        return self.critic.logit(scene.images, scene.context.label if self.critic.labels else None)
 
 
 def _length(x: Tensor) -> Tensor:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+import latentshift
 from latentshift.commands import run as command
 from latentshift.errors import LatentshiftError, RequestError, UsageError
 from latentshift.model import Critic, Pair
 from latentshift.objective import Displacement, Quality
 from latentshift.sampler import Sampler, load
 from latentshift.strategies.gradient import IFGSM
-from latentshift.strategies.guard import Guard
+from latentshift.recipe import get_recipe
+from latentshift.strategies.guard import Guard, SecondCritic
 from latentshift.testing.contracts import check_strategy
 
 WALK = IFGSM(steps=12, step_size=0.05, eps=None, support="free")
@@ -87,8 +92,6 @@ def test_a_second_critic_has_a_veto():
 
 
 def test_what_the_guard_saw_is_recorded(tmp_path):
-    import json
-
     out = tmp_path / "out"
     words = ["refine", "--num", "4", "--recipe", "advlatgan-z/cifar10", "--guard", "displacement", "--quiet", "--no-report"]
     assert command([*words, "--outdir", str(out)]) == 0
@@ -96,6 +99,49 @@ def test_what_the_guard_saw_is_recorded(tmp_path):
     assert all(0 < row["extra"]["guard"] <= 0.3 for row in rows)
     assert all(row["stopped"] in ("guard", "steps") for row in rows)
     assert json.loads((out / "run.json").read_text())["recipe"]["guard"] == "displacement"
+
+
+WORDS = ["refine", "--num", "8", "--recipe", "advlatgan-z/cifar10", "--steps", "8", "--no-report", "--quiet"]
+
+
+def test_a_second_critic_on_the_command_line(tmp_path):
+    """The other D of the same G, from its folder: rows stop as in Python, the record names it, and resume finds it."""
+    folder = Path(latentshift.__file__).parent / "data" / "fashion32-sn"
+    out = tmp_path / "out"
+    assert command([*WORDS, "--guard", f"critic:{folder}", "--outdir", str(out)]) == 0
+    rows = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
+    guard = Guard(inner=get_recipe("advlatgan-z/cifar10").changed(steps=8).build(), rule="critic", judge=SecondCritic(load(folder).critic))
+    by_hand = Sampler(load("fashion32")).refine(seeds=range(8), strategy=guard)
+    assert [r["stopped"] for r in rows] == list(by_hand.stopped)
+    assert "guard" in by_hand.stopped
+    assert [r["score_after"] for r in rows] == pytest.approx(by_hand.score.tolist(), abs=1e-5)
+    record = json.loads((out / "run.json").read_text())
+    assert record["recipe"]["guard"] == record["request"]["guard"] == f"critic:{folder}"
+    sharded = tmp_path / "sharded"
+    assert command([*WORDS, "--guard", f"critic:{folder}", "--shard-size", "4", "--outdir", str(sharded)]) == 0
+    parts = [np.load(p)["z"] for p in sorted(sharded.glob("latents-*.npz"))]
+    assert np.array_equal(np.load(out / "latents.npz")["z"], np.concatenate(parts))
+
+
+@pytest.mark.parametrize(
+    ("rule", "status", "line"),
+    [
+        ("critic", 2, "which critic"),
+        ("critic:", 2, "which critic"),
+        ("moon", 2, "unknown rule 'moon'"),
+        ("critic:no-such", 3, "unknown critic 'no-such'"),
+        ("critic:ring", 3, ""),
+        ("critic:fashion32", 0, ""),
+        ("critic:D", 3, "the one that is climbed"),
+    ],
+)
+def test_rules_on_the_command_line(rule, status, line, tmp_path, capsys):
+    assert command([*WORDS[:5], "--steps", "1", *WORDS[-2:], "--guard", rule, "--outdir", str(tmp_path / "out")]) == status
+    said = capsys.readouterr().err
+    assert line in said
+    assert "Traceback" not in said
+    assert len(said.strip().splitlines()) == (status != 0)
+    assert (tmp_path / "out" / "run.json").exists() == (status == 0)
 
 
 @pytest.mark.parametrize(
