@@ -20,11 +20,13 @@ RULES = ("displacement", "reals", "views")
 def _known(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
     if value is None or value in RULES:
         return value
-    rule, colon, name = value.partition(":")
+    rule, _, name = value.partition(":")
     if rule == "critic" and name:
         return value
     if rule == "critic":
-        raise UsageError("which critic?", where="--guard", way_out="Write --guard critic:REF, a folder or a name as --critic takes.")
+        raise UsageError(
+            "which critic?", where="--guard", way_out="Write --guard critic:REF, a folder or a name as --critic takes."
+        )
     raise UsageError(f"unknown rule {value!r}", where="--guard", way_out=f"Known: {', '.join(RULES)}, critic:REF.")
 
 

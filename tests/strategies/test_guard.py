@@ -15,9 +15,9 @@ from latentshift.commands import run as command
 from latentshift.errors import LatentshiftError, RequestError, UsageError
 from latentshift.model import Critic, Pair
 from latentshift.objective import Displacement, Quality
+from latentshift.recipe import get_recipe
 from latentshift.sampler import Sampler, load
 from latentshift.strategies.gradient import IFGSM
-from latentshift.recipe import get_recipe
 from latentshift.strategies.guard import Guard, SecondCritic
 from latentshift.testing.contracts import check_strategy
 
@@ -110,7 +110,8 @@ def test_a_second_critic_on_the_command_line(tmp_path):
     out = tmp_path / "out"
     assert command([*WORDS, "--guard", f"critic:{folder}", "--outdir", str(out)]) == 0
     rows = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
-    guard = Guard(inner=get_recipe("advlatgan-z/cifar10").changed(steps=8).build(), rule="critic", judge=SecondCritic(load(folder).critic))
+    inner = get_recipe("advlatgan-z/cifar10").changed(steps=8).build()
+    guard = Guard(inner=inner, rule="critic", judge=SecondCritic(load(folder).critic))
     by_hand = Sampler(load("fashion32")).refine(seeds=range(8), strategy=guard)
     assert [r["stopped"] for r in rows] == list(by_hand.stopped)
     assert "guard" in by_hand.stopped
