@@ -24,7 +24,7 @@ import json
 import os
 import textwrap
 import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ import torch
 from third_party_pairs import PAIRS, pair_of, prepared, real_images
 
 from latentshift.doctor.eye import Change, Eye
-from latentshift.doctor.foretell import SETTINGS, above, eyes, pilot, scores_of, verdict
+from latentshift.doctor.foretell import SETTINGS, Pilot, Watch, above, eyes, pilot, scores_of, verdict
 from latentshift.files.write import write_json
 from latentshift.metrics.features import extract
 from latentshift.metrics.networks import load_network
@@ -45,7 +45,7 @@ JUDGES = {
     "sprites": ("resnet20_cifar10", "resnet56_cifar10"),
 }
 Key = tuple[str, str]
-Cells = dict[Key, tuple[dict[str, list[float]], str]]
+Cells = dict[Key, tuple[dict[str, Any], str]]
 METRICS = ("FD", "density", "coverage")
 ERRORS = 3.0  # standard errors that a truth needs
 
@@ -68,7 +68,7 @@ def sign(balance: list[int]) -> str:
     return "help" if up and not down else "harm" if down and not up else "nothing"
 
 
-def answer(seen: dict[str, list[float]], sure: float, form: str = "sum") -> str:
+def answer(seen: dict[str, Any], sure: float, form: str = "sum") -> str:
     """Return what a rule says of {eye: [metric]}: SqueezeNet's eye, distance and density.
 
     The sum is the doctor's own; the balance is the vote that it held before: metrics that pass, for and against.
@@ -104,42 +104,54 @@ def measure(name: str, args: argparse.Namespace) -> None:
     """Measure the truth and the doctor's view of every setting of a pair that is not there yet."""
     path = args.out / f"{name}.json"
     told: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"truth": {}, "seen": {}, "seconds": {}}
-    todo = [s for s in SETTINGS if s not in told["truth"]], [s for s in SETTINGS if s not in told["seen"]]
-    if not any(todo) and all("above" in seen for seen in told["seen"].values()):
+    if all(s in told[part] for s in SETTINGS for part in ("truth", "seen")):
         return
     pair = pair_of(name, args.shared)
-    todo_above = [s for s in told["seen"] if "above" not in told["seen"][s] and not pair.critic.labels]
+    make = partial(kept, args.keep, pair, name) if args.keep else partial(pilot, pair)
     mine, theirs = (prepared(x, pair) for x in real_images(args.shared, PAIRS[name], args.reference))
     mine = mine[: args.reals]
     told |= {"pair": name, "rows": args.rows, "pilots": args.pilots, "reals": [len(mine), len(theirs)]}
-    for setting in todo_above:  # of results from before D was asked too
-        told["seen"][setting] |= known(pair, pilot(pair, setting, 710_000, 160).score, mine)
-        write_json(path, told)
-    looks: list[tuple[str, list[str], Callable[[], list[Eye]], list[int]]] = [
-        ("truth", todo[0], lambda: [judge(n, args.shared, theirs) for n in JUDGES[PAIRS[name]]], [0, 10_000]),
-        ("seen", todo[1], lambda: eyes(mine), [710_000]),
-    ]
-    for part, settings, made, draws in looks:
-        if not settings:
-            continue
+    judges: list[Eye] = []
+    before: dict[tuple[str, int], np.ndarray] = {}
+    watch: Watch | None = None
+    for setting in SETTINGS:
         began = time.process_time()
-        look, rows = made(), args.rows if part == "truth" else args.pilots
-        raw: dict[int, list[np.ndarray]] = {}
-        for setting in settings:
-            found: dict[str, list[list[float]]] = {eye.name: [] for eye in look}
-            for first in draws:
-                before, after, score = pilot(pair, setting, first, rows)
-                if first not in raw:
-                    raw[first] = [eye.see(before) for eye in look]
-                for eye, a in zip(look, raw[first], strict=True):
-                    found[eye.name].append(zs(eye.changes(a, eye.see(after), paired=SETTINGS[setting][2])))
-            told[part][setting] = found if part == "truth" else {k: v[0] for k, v in found.items()}
-            if part == "seen":
-                told["seen"][setting] |= known(pair, score, mine)
-            told["seconds"][part] = told["seconds"].get(part, 0) + time.process_time() - began
-            began = time.process_time()
+        if setting not in told["seen"]:
+            watch = watch or Watch(eyes(mine), make, args.pilots)
+            seen = watch.see(setting)
+            view: dict[str, Any] = {eye.name: zs(c) for eye, c in zip(watch.look, seen.changes, strict=True)}
+            told["seen"][setting] = {**view, "rows": seen.rows, **known(pair, seen.score, mine)}
+            told["seconds"]["seen"] = told["seconds"].get("seen", 0) + time.process_time() - began
             write_json(path, told)
-            print(f"{name} {part} {setting}: {told[part][setting]} ({told['seconds'][part]:.0f} s CPU)", flush=True)
+        began = time.process_time()
+        if setting not in told["truth"]:
+            judges = judges or [judge(n, args.shared, theirs) for n in JUDGES[PAIRS[name]]]
+            found: dict[str, list[list[float]]] = {eye.name: [] for eye in judges}
+            for first in (0, 10_000):
+                made = make(setting, first, args.rows, 0)
+                for eye in judges:
+                    if (eye.name, first) not in before:  # the same seeds under every setting
+                        before[eye.name, first] = eye.see(made.before)
+                    a, b = before[eye.name, first], eye.see(made.after)
+                    found[eye.name].append(zs(eye.changes(a, b, paired=SETTINGS[setting][2])))
+            told["truth"][setting] = found
+            told["seconds"]["truth"] = told["seconds"].get("truth", 0) + time.process_time() - began
+            write_json(path, told)
+        print(f"{name} {setting}: kept ({sum(told['seconds'].values()):.0f} s CPU)", flush=True)
+
+
+def kept(folder: Path, pair: Any, name: str, setting: str, first: int, rows: int, start: int) -> Pilot:
+    """Return pilot samples from a file that grows as more are asked for: another eye can look at the same ones."""
+    path = folder / f"{name}-{setting}-{first}.npz"
+    have = Pilot(**np.load(path)) if path.exists() else None
+    there = 0 if have is None else len(have.after)
+    if there < start + rows:
+        new = pilot(pair, setting, first, start + rows - there, there)
+        have = new if have is None else Pilot(*(np.concatenate(both) for both in zip(have, new, strict=True)))
+        folder.mkdir(parents=True, exist_ok=True)
+        np.savez(path.with_suffix(".part.npz"), **have._asdict())
+        path.with_suffix(".part.npz").rename(path)
+    return Pilot(*(x[start : start + rows] for x in have))
 
 
 def known(pair: Any, score: np.ndarray, reals: np.ndarray) -> dict[str, list[float]]:
@@ -202,10 +214,11 @@ def main() -> None:
     parser.add_argument("--shared", type=Path, default=Path(os.environ.get("LATENTSHIFT_SHARED", "../shared")))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--pairs", nargs="*", default=list(PAIRS))
-    parser.add_argument("--rows", type=int, default=600, help="latents of each of the two draws of the truth")
-    parser.add_argument("--pilots", type=int, default=500, help="latents that the doctor sees")
+    parser.add_argument("--rows", type=int, default=1000, help="latents of each of the two draws of the truth")
+    parser.add_argument("--pilots", type=int, default=500, help="latents that the doctor sees first")
     parser.add_argument("--reals", type=int, default=2000, help="real images that the doctor sees, at most")
     parser.add_argument("--reference", type=int, default=2000, help="real images that judges compare with, at most")
+    parser.add_argument("--keep", type=Path, help="keep pilots and samples here, so that they need not be made again")
     parser.add_argument("--table", action="store_true", help="measure nothing")
     parser.add_argument("--publish", type=Path, help="also write all records as one JSON file, as docs/doctor.json")
     parser.add_argument("--short", action="store_true")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import textwrap
 from typing import TYPE_CHECKING, Any
 
@@ -83,31 +84,41 @@ def _costs(pair: Pair, typed: dict[str, Any], reals: Any) -> str:
     return f"{pair.name}: about {max(1.0, seconds):.0f} s" + ("" if reals is not None else " (no real images)")
 
 
+def _wrapped(text: str, indent: int, first: str | None = None) -> list[str]:
+    """Return text in lines that fit the terminal (80 where there is none), all but the first indented."""
+    width = min(shutil.get_terminal_size((80, 24)).columns, 120) - 1
+    pad = " " * indent
+    start = pad if first is None else first
+    return textwrap.wrap(text, width, initial_indent=start, subsequent_indent=pad, break_on_hyphens=False)
+
+
 def _print(found: Examination, talk: Talk) -> None:
+    def say(text: str, indent: int, first: str | None = None) -> None:
+        for line in _wrapped(text, indent, first):
+            talk.fact(line)
+
     for finding in found.findings:
-        first, *rest = textwrap.wrap(finding.line(), 90)
-        talk.fact(f"{SIGNS[finding.level]}  {first}")
-        for line in rest:
-            talk.fact(f"         {line}")
+        say(finding.line(), 9, f"{SIGNS[finding.level]}  ")
     if found.forecasts:
         talk.fact("")
         talk.fact("will it help?")
         for f in found.forecasts:
-            talk.fact(f"  {f.words}: {f.answer} (chance of being wrong {f.wrong:.0%})")
-            for line in textwrap.wrap(f.evidence, 86):
-                talk.fact(f"      {line}")
+            say(f"{f.words}: {f.answer} (chance of being wrong {f.wrong:.0%})", 4, "  ")
+            say(f.evidence, 6)
     talk.fact("")
     cost = found.figures["seconds_per_1000"]
     if "one_step" in cost:
-        talk.fact(
+        say(
             f"1,000 samples on this machine: {cost['images']:.2g} s for the images, {cost['one_score']:.2g} s for one look, "
-            f"{cost['one_step']:.2g} s for one step with a gradient"
+            f"{cost['one_step']:.2g} s for one step with a gradient",
+            4,
+            "",
         )
     able = [name for name, why in found.methods.items() if not why]
-    talk.fact(textwrap.fill("methods that apply: " + ", ".join(able), 98, subsequent_indent="    "))
+    say("methods that apply: " + ", ".join(able), 4, "")
     not_able: dict[str, list[str]] = {}
     for name, why in found.methods.items():
         if why:
             not_able.setdefault(why.partition(": ")[2] or why, []).append(name)
     for why, names in not_able.items():
-        talk.fact(textwrap.fill(f"not ({why}): " + ", ".join(names), 98, subsequent_indent="    "))
+        say(f"not ({why}): " + ", ".join(names), 4, "")

@@ -1,15 +1,17 @@
 """What refining will do to a pair: help, nothing or harm, by the change that a pilot of a few hundred samples shows.
 
-With real images the doctor does not guess: it refines a pilot under each setting and looks at it with eyes that nothing
-climbed (a frozen SqueezeNet, which decides, and the pixels). The rule, and how often it was right on pairs that others trained
-(each pair foretold by a rule settled on the others), stands in `docs/doctor.md`. Without real images no sign can be foretold;
+With real images the doctor does not guess: it refines a pilot under each setting, a larger one where that leaves it open, and
+looks at it with eyes that nothing climbed (a frozen SqueezeNet, which decides, and the pixels). The rule, and how often it was
+right on pairs that others trained (each pair foretold by a rule settled on the others), stands in `docs/doctor.md`.
+Without real images no sign can be foretold;
 only what cannot work is said.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,15 +50,24 @@ class Forecast:
     evidence: str
 
 
-def verdict(changes: Sequence[Change], sure: float = 1.5) -> str:
-    """Return the answer that one eye's changes support.
+SURE = 1.5  # sum of standard deviations that is an answer
+CLEAR = 3.0  # sum from which on the first pilot is enough
+LARGER = 3  # where it is less, the pilot in all is so many times as large
 
-    The sum of what distance and density have gained, each in standard deviations: `sure` for is help, against is harm, less is
-    nothing. A sum and no vote, since one of the two may speak far louder. Coverage is shown and not counted: it agreed in sign
-    wherever it spoke.
+
+def total(changes: Sequence[Change]) -> float:
+    """Return what distance and density have gained together, each in standard deviations.
+
+    A sum and no vote, since one of the two may speak far louder. Coverage is shown and not counted: it agreed in sign wherever
+    it spoke.
     """
-    total = sum(c.better for c in changes if c.metric in ("FD", "density"))
-    return "nothing" if abs(total) < sure else "help" if total > 0 else "harm"
+    return sum(c.better for c in changes if c.metric in ("FD", "density"))
+
+
+def verdict(changes: Sequence[Change], sure: float = SURE) -> str:
+    """Return the answer that one eye's changes support: `sure` for is help, against is harm, less is nothing."""
+    found = total(changes)
+    return "nothing" if abs(found) < sure else "help" if found > 0 else "harm"
 
 
 def above(scores: Array, real: Array) -> float:
@@ -82,12 +93,59 @@ class Pilot(NamedTuple):
     score: Array
 
 
-def pilot(pair: Pair, setting: str, first: int, rows: int) -> Pilot:
-    """Return `rows` pilot samples before and after a setting."""
+def pilot(pair: Pair, setting: str, first: int, rows: int, start: int = 0) -> Pilot:
+    """Return pilot samples `start` to `start + rows` before and after a setting; sample 0 has the seed `first`."""
     recipe, changes, _, _ = SETTINGS[setting]
-    labels = [i % pair.classes for i in range(rows)] if pair.classes else None
-    result = Sampler(pair, recipe=recipe).refine(seeds=range(first, first + rows), labels=labels, before=True, **changes)
+    span = range(start, start + rows)
+    labels = [i % pair.classes for i in span] if pair.classes else None
+    result = Sampler(pair, recipe=recipe).refine(seeds=[first + i for i in span], labels=labels, before=True, **changes)
     return Pilot(as_bytes(result.images0, pair), as_bytes(result.images, pair), np.asarray(result.score, np.float64))
+
+
+class Seen(NamedTuple):
+    """What each eye saw of a setting's pilot of `rows` samples, and D's scores after it (rows,)."""
+
+    changes: list[list[Change]]
+    score: Array
+    rows: int
+
+
+@dataclass
+class Watch:
+    """Pilots under any setting, seen by `look`: `rows` samples, and `LARGER` times as many where these leave it open.
+
+    `make` is `pilot` for a pair: (setting, seed of sample 0, rows, start). What raw samples look like is seen once.
+    """
+
+    look: Sequence[Eye]
+    make: Callable[[str, int, int, int], Pilot]
+    rows: int = 500
+    first: int = 710_000
+    say: Callable[[str], None] = lambda text: None
+    raw: dict[int, list[Array]] = field(default_factory=dict)
+
+    def part(self, setting: str, start: int, rows: int) -> tuple[list[Array], Array]:
+        """Return each eye's points of some pilot samples after the setting, and their scores."""
+        made = self.make(setting, self.first, rows, start)
+        if start not in self.raw:  # the same seeds under every setting
+            self.raw[start] = [eye.see(made.before) for eye in self.look]
+        return [eye.see(made.after) for eye in self.look], made.score
+
+    def see(self, setting: str) -> Seen:
+        """Return what is seen of a setting."""
+        paired, words = SETTINGS[setting][2:]
+        self.say(f"a pilot of {self.rows} samples: {words}")
+        after, score = self.part(setting, 0, self.rows)
+        changes = [eye.changes(a, b, paired=paired) for eye, a, b in zip(self.look, self.raw[0], after, strict=True)]
+        if abs(total(changes[0])) >= CLEAR:
+            return Seen(changes, score, self.rows)
+        more = (LARGER - 1) * self.rows
+        self.say(f"{more:,} more: these leave it open")
+        rest, others = self.part(setting, self.rows, more)
+        before = [np.concatenate(both) for both in zip(self.raw[0], self.raw[self.rows], strict=True)]
+        after = [np.concatenate(both) for both in zip(after, rest, strict=True)]
+        changes = [eye.changes(a, b, paired=paired) for eye, a, b in zip(self.look, before, after, strict=True)]
+        return Seen(changes, np.concatenate([score, others]), self.rows + more)
 
 
 def scores_of(pair: Pair, images: Array, labels: Tensor | None = None) -> Array | None:
@@ -118,16 +176,13 @@ def foretell(
     """Return a forecast per setting, from pilots judged against `reals` (uint8, of the pair's size; with their labels)."""
     say("looking at the real images")
     look, real = eyes(reals), scores_of(pair, reals[:1000], labels)
+    watch = Watch(look, partial(pilot, pair), rows, first, say)
     out: list[Forecast] = []
-    raw: list[Array] = []
     for name in settings:
-        say(f"a pilot of {rows} samples: {SETTINGS[name][3]}")
-        made = pilot(pair, name, first, rows)
-        raw = raw or [eye.see(made.before) for eye in look]  # the same seeds under every setting
-        changes = [eye.changes(a, eye.see(made.after), paired=SETTINGS[name][2]) for eye, a in zip(look, raw, strict=True)]
-        share = None if real is None else above(made.score, real)
-        answer = verdict(changes[0])
-        told = _told(look, changes) + (
+        seen = watch.see(name)
+        share = None if real is None else above(seen.score, real)
+        answer = verdict(seen.changes[0])
+        told = f"{seen.rows:,} samples; {_told(look, seen.changes)}" + (
             "" if share is None else f"; D scores the median sample above {share:.0%} of real images"
         )
         out.append(Forecast(name, SETTINGS[name][3], answer, WRONG[answer], told))
