@@ -24,7 +24,13 @@ SIGNS = {"broken": "broken ", "warning": "warning", "note": "note   ", "good": "
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1.")
 @reals_options
 @click.option("--num", default=256, show_default=True, metavar="N", help="Samples to look at.")
-@click.option("--pilots", default=500, show_default=True, metavar="N", help="Samples refined per setting, with --reals.")
+@click.option(
+    "--pilots",
+    default=500,
+    show_default=True,
+    metavar="N",
+    help="Samples refined per setting, with --reals; three times as many where these leave it open.",
+)
 @general
 def command(**typed: Any) -> None:
     """Examine a pair: is it sound, which methods apply, what will it cost, and will refining help?
@@ -65,7 +71,7 @@ def _costs(pair: Pair, typed: dict[str, Any], reals: Any) -> str:
     """Return what it will cost, timed on eight rows, before it is spent."""
     import time
 
-    from ..doctor.foretell import SETTINGS
+    from ..doctor.foretell import LARGER, SETTINGS
     from ..doctor.probe import Probe
     from ..recipe import get_recipe
 
@@ -75,13 +81,15 @@ def _costs(pair: Pair, typed: dict[str, Any], reals: Any) -> str:
     if few.able:
         _ = few.scores, few.gradients
         per = (time.perf_counter() - began) / 8
-    seconds = 4 * per * typed["num"]
-    if reals is not None:
-        passes = 0.0
-        for recipe, changes, _, _ in SETTINGS.values():
-            passes += get_recipe(recipe).changed(**changes).build().cost().g_forward + 2
-        seconds += per * passes * typed["pilots"] / 1.5 + 0.004 * (min(len(reals), 2000) + 4 * typed["pilots"]) + 10
-    return f"{pair.name}: about {max(1.0, seconds):.0f} s" + ("" if reals is not None else " (no real images)")
+    seconds = max(1.0, 4 * per * typed["num"])
+    if reals is None:
+        return f"{pair.name}: about {seconds:.0f} s (no real images)"
+    passes = 0.0
+    for recipe, changes, _, _ in SETTINGS.values():
+        passes += get_recipe(recipe).changed(**changes).build().cost().g_forward + 2
+    seconds += 0.004 * min(len(reals), 2000) + 10
+    least = typed["pilots"] * (per * passes / 1.5 + 4 * 0.004)
+    return f"{pair.name}: {seconds + least:.0f} to {seconds + LARGER * least:.0f} s, by how plain the pilots are"
 
 
 def _wrapped(text: str, indent: int, first: str | None = None) -> list[str]:

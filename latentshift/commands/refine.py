@@ -201,6 +201,7 @@ def _work(
     if outdir is not None and resume is None and not typed["dry_run"]:
         _writable(outdir, typed["overwrite"])  # before anything slow
     from ..doctor.examine import quick
+    from ..doctor.kin import warn_of_other_kind
     from ..engine.run import Engine, Settings
     from ..engine.threads import PAD
     from ..files.record import Recorder
@@ -234,6 +235,8 @@ def _work(
         if resume is not None:
             refuse_changes(record, {"reals_sha256": reals.sha256}, resume)  # before anything is fitted
     given = None if reals is None or fits else reals.for_critic(pair)
+    if given is not None and reals is not None:
+        warn_of_other_kind(pair, reals.images)
     if given is not None and wants_head(strategy):
         head = fit_head(pair, given)
         talk.note(f"note: a head on D's features was fitted: AUC {head.auc:.3f} on rows held out (Z {head.z:+.1f})")

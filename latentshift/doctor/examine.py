@@ -111,14 +111,14 @@ def examine(
         value = None
         if reals is not None and len(reals):
             some = reals[:1000].to(pair.device, pair.compute_dtype)
-            found += list(with_reals.kind(probe, some))
+            found += list(with_reals.kind(probe, reals))
             value, more = with_reals.knows(probe, some, None if labels is None else labels[:1000].to(pair.device))
             if any(f.topic == "turned-round" for f in found) and more and more[0].topic != "turned-round":
                 found = [f for f in found if f.topic != "turned-round"]  # the real images settle it
             found += [f for f in more if not any(f.topic == g.topic for g in found)]
             figures["auc"] = value
-        broken = any(f.level == "broken" for f in found)
-        if reals is not None and reals.ndim == 4 and not broken and probe.able:
+        no_use = any(f.level == "broken" or f.topic == "other-kind" for f in found)
+        if reals is not None and reals.ndim == 4 and not no_use and probe.able:
             forecasts = foretell(probe.pair, as_bytes(reals, pair), labels=labels, settings=settings, rows=pilots, say=say)
         else:
             forecasts = without_reals(probe, found, settings)

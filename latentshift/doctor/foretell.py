@@ -210,5 +210,7 @@ def without_reals(probe: Probe, findings: Sequence[Finding], settings: Sequence[
         elif topics:
             out.append(Forecast(name, words, "nothing", 0.2, f"the pair is broken ({', '.join(sorted(topics))})"))
         else:
-            out.append(Forecast(name, words, "unsure", WRONG["unsure"], "no real images: D's own score is no evidence"))
+            strange = any(f.topic == "other-kind" for f in findings)
+            why = "the real images look like another kind" if strange else "no real images: D's own score is no evidence"
+            out.append(Forecast(name, words, "unsure", WRONG["unsure"], why))
     return out

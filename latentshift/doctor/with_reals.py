@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from ..calibration import auc
+from ..files.pictures import to_planes
 from .finding import Finding
+from .kin import other_kind
 from .probe import Probe
 
 
@@ -55,15 +57,17 @@ def kind(probe: Probe, reals: Tensor) -> Iterator[Finding]:
     if reals.ndim != 4 or probe.images.ndim != 4:
         return
     low, high = probe.pair.image_range
-    a = ((reals.double() - low) / (high - low)).flatten(1)
+    a = ((reals[:1000].to(probe.images).double() - low) / (high - low)).flatten(1)
     b = probe.pixels.flatten(1)
     apart = float((a.mean(0) - b.mean(0)).abs().mean()) / (float(a.std(0).mean()) + 1e-6)
-    if apart > 1.0:
+    said = f"the mean real image lies {apart:.1f} standard deviations of a pixel from the mean sample" if apart > 1.0 else ""
+    said = said or other_kind(to_planes(probe.images.cpu(), (low, high)), to_planes(reals.cpu(), (low, high)))
+    if said:
         yield Finding(
             "other-kind",
             "warning",
-            f"the mean real image lies {apart:.1f} standard deviations of a pixel from the mean sample",
-            "they look like another kind of image, or another range.",
+            said,
+            "they look like another kind of image, or another range, and nothing is foretold by them.",
             "Check --reals and --range.",
         )
     lost = float(b.var(0).sum()) / (float(a.var(0).sum()) + 1e-9)

@@ -99,16 +99,38 @@ def test_the_guard_stops_where_the_table_counts(guard, reference, tmp_path, caps
 
 
 def test_a_cell_is_kept_and_not_measured_again(doctor, reference, tmp_path, monkeypatch):
-    args = argparse.Namespace(shared=reference("reference").parent, out=tmp_path, rows=24, pilots=24, reals=60, reference=60)
+    shared = reference("reference").parent
+    args = argparse.Namespace(shared=shared, out=tmp_path, rows=24, pilots=24, reals=60, reference=60, keep=tmp_path / "keep")
     monkeypatch.setattr(doctor, "SETTINGS", {"auto": doctor.SETTINGS["auto"]})
     doctor.measure("sprites16-dcgan-bce", args)
     path = tmp_path / "sprites16-dcgan-bce.json"
     told = json.loads(path.read_text())
     assert set(told["truth"]["auto"]) == {"resnet20", "resnet56"}
-    assert set(told["seen"]["auto"]) == {"squeezenet", "pixels", "above"}
+    assert set(told["seen"]["auto"]) == {"squeezenet", "pixels", "above", "rows"}
+    assert told["seen"]["auto"]["rows"] in (24, 72)
+    with np.load(tmp_path / "keep" / "sprites16-dcgan-bce-auto-710000.npz") as pilots:
+        assert len(pilots["after"]) == told["seen"]["auto"]["rows"]
     monkeypatch.setattr(doctor, "pilot", None)
     doctor.measure("sprites16-dcgan-bce", args)
     assert json.loads(path.read_text()) == told
+
+
+def test_kept_pilots_grow_and_are_the_same(doctor, script, tmp_path, monkeypatch):
+    pair = script("third_party_pairs").pair_of("ring", Path("nowhere"))
+    monkeypatch.setattr(doctor, "pilot", lambda pair, setting, first, rows, start: points(first + start, rows))
+
+    def points(first, rows):
+        made = doctor.Pilot(*(np.arange(first, first + rows) * scale for scale in (1, 2, 3.0)))
+        asked.append(rows)
+        return made
+
+    asked: list[int] = []
+    one = doctor.kept(tmp_path, pair, "ring", "auto", 100, 8, 0)
+    two = doctor.kept(tmp_path, pair, "ring", "auto", 100, 16, 8)
+    assert asked == [8, 16]
+    again = doctor.kept(tmp_path, pair, "ring", "auto", 100, 24, 0)
+    assert asked == [8, 16], "nothing is made twice"
+    assert all(np.array_equal(np.concatenate([a, b]), c) for a, b, c in zip(one, two, again, strict=True))
 
 
 @pytest.mark.parametrize(("module", "file"), [("doctor_table", "doctor.json"), ("guard_table", "guard.json")])
