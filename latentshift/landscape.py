@@ -6,6 +6,7 @@ networks under it. Gradients are those of the *sum* over rows: they do not scale
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ class _Scene:
         if self._images is None:
             self._images = self.land.space.decode(self.land.pair, self.point, self.context)
             if self.space.runs_generator:
-                self.land._count("g_forward", self.point.shape[0])
+                self.land._count("g_forward", self.point.shape[0], self.context)
         return self._images
 
     @property
@@ -73,7 +74,7 @@ class _Scene:
         if self._logit is None:
             images = self.images
             self._logit = self.land.pair.logit(images, self.context.label)
-            self.land._count("d_forward", self.point.shape[0])
+            self.land._count("d_forward", self.point.shape[0], self.context)
         return self._logit
 
 
@@ -81,7 +82,9 @@ class Landscape:
     """Value and gradient of `objective` on `pair` over `space`, for the rows of `context`.
 
     Points are (rows, *shape), or (rows, width, *shape) with a population axis; values are (rows,) or (rows, width).
-    `counted` is the number of rows that count in the ledger (padding and finished rows do not); None counts all.
+    `counted` is the number of rows that count in the ledger (padding and finished rows do not); None counts all. Rows from
+    `distinct` on repeat the first (None: none do). The networks are not asked for them where the smaller call gives the others
+    the same bits: `few` has the numbers of rows of such calls, in order; multiples of the last are such numbers too.
     """
 
     def __init__(
@@ -99,6 +102,9 @@ class Landscape:
         self.objective = objective or Realness()
         self.ledger = ledger if ledger is not None else Ledger()
         self.counted: int | None = None
+        self.distinct: int | None = None
+        self.few: tuple[int, ...] = ()
+        self._cut: tuple[Context, int, Context] | None = None
 
     @property
     def block(self) -> int:
@@ -109,23 +115,48 @@ class Landscape:
         """Return the numbers of the first `rows` rows, `block` at a time; a row's bits do not depend on it."""
         return torch.split(torch.arange(rows, device=self.context.seed.device), self.block)
 
-    def _count(self, what: str, rows: int) -> None:
-        width = rows // self.context.seed.shape[0]
+    def called(self, distinct: int, width: int = 1, objective: Term | None = None) -> int:
+        """Return how many rows, with `width` points each, the networks are asked for where `distinct` differ."""
+        score = (objective or self.objective.core()).is_score  # other terms reduce images in ways of their own
+        rows, few = self.context.seed.shape[0], self.few if score else self.few[-1:]
+        if not few or distinct >= rows:
+            return rows
+        return next((m for m in range(distinct, rows) if m * width in few or not m * width % few[-1]), rows)
+
+    def _count(self, what: str, rows: int, context: Context | None = None) -> None:
+        width = rows // (context or self.context).seed.shape[0]
         setattr(self.ledger, what, getattr(self.ledger, what) + (rows if self.counted is None else self.counted * width))
 
-    def _flat(self, p: Tensor) -> tuple[Tensor, Context, tuple[int, ...]]:
+    def _called(self, p: Tensor, objective: Term | None = None) -> tuple[Tensor, Context]:
+        """Return the points and the context of the rows that the networks are asked for."""
+        if self.distinct is None:
+            return p, self.context
+        rows = self.called(self.distinct, 1 if p.ndim == self.space.axes + 1 else p.shape[1], objective)
+        if rows >= p.shape[0]:
+            return p, self.context
+        if self._cut is None or self._cut[0] is not self.context or self._cut[1] != rows:
+            self._cut = self.context, rows, self.context.first(rows)
+        return p[:rows], self._cut[2]
+
+    def _flat(self, p: Tensor, objective: Term | None = None) -> tuple[Tensor, Context, tuple[int, ...]]:
+        p, context = self._called(p, objective)
         if p.ndim == self.space.axes + 1:
-            return p, self.context, (p.shape[0],)
+            return p, context, (p.shape[0],)
         rows, width = p.shape[:2]
-        return p.reshape(rows * width, *p.shape[2:]), self.context.repeat(width), (rows, width)
+        return p.reshape(rows * width, *p.shape[2:]), context.repeat(width), (rows, width)
+
+    def _whole(self, x: Tensor) -> Tensor:
+        """Return what a call gave for all rows: those that it left out repeat the first."""
+        short = self.context.seed.shape[0] - x.shape[0]
+        return torch.cat([x, x[:1].expand(short, *x.shape[1:])]) if short else x
 
     def _value(self, objective: Term, p: Tensor) -> Tensor:
-        flat, context, lead = self._flat(p)
+        flat, context, lead = self._flat(p, objective)
         with torch.no_grad():
-            return objective.value(_Scene(self, flat, context)).reshape(lead)
+            return self._whole(objective.value(_Scene(self, flat, context)).reshape(lead))
 
     def _value_and_grad(self, objective: Term, p: Tensor) -> tuple[Tensor, Tensor]:
-        flat, context, lead = self._flat(p.detach())
+        flat, context, lead = self._flat(p.detach(), objective)
         flat = flat.detach().requires_grad_(True)
         with torch.enable_grad():
             scene = _Scene(self, flat, context)
@@ -135,13 +166,13 @@ class Landscape:
                     f"the score of {self.pair.name!r} has no gradient with respect to the latent",
                     way_out="Use a method without gradients ('latentshift strategies'), or a differentiable G and D.",
                 )
-            (grad,) = torch.autograd.grad(value.sum(), flat)
+            (grad,) = torch.autograd.grad(value, flat, torch.ones_like(value))
         rows = flat.shape[0]
         if scene._images is not None and self.space.runs_generator:
-            self._count("g_backward", rows)
+            self._count("g_backward", rows, context)
         if scene._logit is not None:
-            self._count("d_backward", rows)
-        return value.detach().reshape(lead), grad.reshape(p.shape)
+            self._count("d_backward", rows, context)
+        return self._whole(value.detach().reshape(lead)), self._whole(grad.reshape(*lead, *grad.shape[1:]))
 
     def value(self, p: Tensor) -> Tensor:
         """Return the objective, (rows,) or (rows, width); no gradient is recorded."""
@@ -181,16 +212,16 @@ class Landscape:
 
     def images(self, p: Tensor) -> Tensor:
         """Return the images of points (rows, *shape)."""
-        flat, context, lead = self._flat(p)
+        flat, context, lead = self._flat(p, Realness())
         with torch.no_grad():
             images = _Scene(self, flat, context).images
-        return images.reshape(*lead, *images.shape[1:])
+        return self._whole(images.reshape(*lead, *images.shape[1:]))
 
     def images_and_score(self, p: Tensor) -> tuple[Tensor, Tensor]:
         """Return the images of points (rows, *shape) and their logits: one forward of G and D."""
         with torch.no_grad():
-            scene = _Scene(self, p, self.context)
-            return scene.images, scene.logit
+            scene = _Scene(self, *self._called(p, Realness()))
+            return self._whole(scene.images), self._whole(scene.logit)
 
     def jvp(self, p: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Return images and their directional derivative along `v` (like p), by forward differentiation."""
@@ -221,17 +252,18 @@ class Landscape:
             self.context = self.context._replace(image0=self.images(p))
         return self
 
+    def _like(self, **changes: Any) -> Landscape:
+        land = copy.copy(self)
+        vars(land).update(changes)
+        return land
+
     def select(self, index: Tensor) -> Landscape:
         """Return the landscape of the rows in `index`, on the same ledger."""
-        land = Landscape(self.pair, self.context.select(index), space=self.space, objective=self.objective, ledger=self.ledger)
-        land.counted = self.counted
-        return land
+        return self._like(context=self.context.select(index), distinct=None)
 
     def on(self, pair: Pair) -> Landscape:
         """Return this landscape over another form of the same networks, on the same ledger."""
-        land = Landscape(pair, self.context, space=self.space, objective=self.objective, ledger=self.ledger)
-        land.counted = self.counted
-        return land
+        return self._like(pair=pair, few=())
 
     def _differentiable(self) -> Landscape:
         """Return this landscape over networks that torch can differentiate in every way: a plan's plain form."""
@@ -240,9 +272,7 @@ class Landscape:
 
     def with_objective(self, objective: Term) -> Landscape:
         """Return the landscape of another objective, on the same ledger."""
-        land = Landscape(self.pair, self.context, space=self.space, objective=objective, ledger=self.ledger)
-        land.counted = self.counted
-        return land
+        return self._like(objective=objective)
 
 
 def landscape_of(pair: Pair, z: Tensor, *, label: Tensor | None = None, objective: Term | None = None, **kw: Any) -> Landscape:

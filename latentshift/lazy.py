@@ -18,7 +18,10 @@ class LazyModule:
         self.__dict__["_name"] = name
 
     def __getattr__(self, attribute: str) -> Any:
-        return getattr(importlib.import_module(self.__dict__["_name"]), attribute)
+        mine = self.__dict__
+        if "_module" not in mine:  # a step asks some twenty times: an import each time would be a third of its bookkeeping
+            mine["_module"] = importlib.import_module(mine["_name"])
+        return getattr(mine["_module"], attribute)
 
 
 if TYPE_CHECKING:

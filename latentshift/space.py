@@ -42,6 +42,10 @@ class Context(NamedTuple):
         """Return the context of the rows in `index`."""
         return self._map(lambda v: v[index])
 
+    def first(self, rows: int) -> Context:
+        """Return the context of the first rows."""
+        return self._map(lambda v: v[:rows])
+
     def repeat(self, width: int) -> Context:
         """Return the context with every row `width` times in a row (for a population axis)."""
         return self._map(lambda v: v.repeat_interleave(width, 0))

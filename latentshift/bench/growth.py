@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..engine import ops
 from ..engine.run import Engine, Settings
 from ..model import Pair
 from ..noise import latents
@@ -75,22 +76,23 @@ def memory(name: str, sizes: tuple[tuple[int, int], ...] = ((32, 5), (32, 80), (
     return out
 
 
-class _Nothing(nn.Module):
-    """A network that costs nothing: its input, flat, or the first number of each row."""
+class _First(ops.Op):
+    """The first number of each row."""
 
-    def __init__(self, last: bool) -> None:
-        super().__init__()
-        self.last = last
+    rowwise = True
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x[:, :1] if self.last else x
+    def forward(self, x: torch.Tensor, label: torch.Tensor | None = None) -> tuple[torch.Tensor, Any]:
+        return x[:, :1], x.shape
+
+    def backward(self, grad: torch.Tensor, kept: Any) -> torch.Tensor:
+        return grad.expand(kept)
 
 
 def bookkeeping(rows: int, *, size: int = 100, rounds: int = 7) -> float:
-    """Return process CPU seconds of a step of `Engine.run` with networks that cost nothing: all but G and D (and a little more:
-    autograd through two empty networks)."""
-    pair = Pair.wrap(_Nothing(False).eval(), _Nothing(True).eval(), z_size=size, name="nothing")
-    engines = [Engine(_climb(t), pair, settings=Settings(chunk=rows, images=False, prepare=False, pad=1)) for t in (50, 250)]
+    """Return process CPU seconds of a step of `Engine.run` with plans that do nothing: all but the operations of G and D."""
+    G, D = ops.Plan([], nn.Identity()), ops.Plan([_First()], nn.Identity())
+    pair = Pair.wrap(G.eval(), D.eval(), z_size=size, name="nothing")
+    engines = [Engine(_climb(t), pair, settings=Settings(chunk=rows, images=False, prepare=False)) for t in (50, 250)]
     z, seeds = torch.randn(rows, size, generator=torch.Generator().manual_seed(0)), list(range(rows))
     took = []
     for _ in range(rounds + 1):

@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..engine.few import few_rows
 from ..engine.precision import networks as forms
 from ..engine.run import Settings
-from ..engine.threads import PAD
+from ..engine.steps import filled, padded
 from ..landscape import Landscape
 from ..model import Pair
 from ..noise import Draw
@@ -84,28 +85,22 @@ def careful(nets: pairs.Networks) -> Step:
 
 
 def own(pair: Pair, z: Tensor) -> Step:
-    """The engine's step of I-FGSM: what `Engine.run` calls for each chunk, update included."""
+    """The engine's step of I-FGSM: what `Engine.run` calls for each chunk by default, padding and update included."""
     climb = IFGSM(steps=20, eps=None, step_size=STEP, support="free")
-    seed = torch.arange(len(z))
-    land = Landscape(pair, Context(seed=seed, point0=z))
-    draw = Draw(seed)
-    start = climb.init(z, land, draw)
+    rows = len(z)
+    index = filled(torch.arange(rows), padded(rows, z.device))
+    land = Landscape(pair, Context(seed=index, point0=z[index]))
+    land.counted = land.distinct = rows
+    land.few = few_rows(pair, land.space)
+    draw = Draw(index)
+    start = climb.init(z[index], land, draw)
 
     def step(q: Tensor) -> tuple[Tensor, Tensor]:
+        q = q[index]
         state, info = climb.step(start._replace(point=q), 0, land, draw)
-        return info.value, state.point - q
+        return info.value[:rows], (state.point - q)[:rows]
 
     return step
-
-
-def _first(step: Step, wide: Tensor) -> Step:
-    """Return a step of a padded call, of which the first row counts."""
-
-    def run(q: Tensor) -> tuple[Tensor, Tensor]:
-        value, moved = step(wide)
-        return value[:1], moved[:1]
-
-    return run
 
 
 def climbed(step: Step, z: Tensor, steps: int) -> Tensor:
@@ -146,9 +141,7 @@ def compare(
 
     def variants(z: Tensor) -> dict[str, Step]:
         mine = {name: own(form, z) for name, form in made.items()}
-        if len(z) == 1:  # by default the engine pads a row to a call of PAD: same bits in any batch
-            wide = z.expand(PAD, -1).contiguous()
-            mine |= {f"{name}, padded to {PAD}": _first(own(form, wide), wide) for name, form in made.items()}
+        if len(z) == 1:
             mine |= {DROPPED: lambda q: published(apart, q, fill=False)}
         return {PUBLISHED: lambda q: published(nets, q), EAGER: careful(nets), **mine}
 
@@ -170,7 +163,7 @@ def compare(
             row = Row(
                 nets.name, rows, name, statistics.median(took), statistics.median(ratios), min(ratios), max(ratios),
                 statistics.median(dropped) if dropped else math.nan, statistics.median(share),
-                *quality.get(name.partition(", padded")[0], (math.nan, math.nan)), agree, steps,
+                *quality.get(name, (math.nan, math.nan)), agree, steps,
                 resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
             )  # fmt: skip
             out.append(row)

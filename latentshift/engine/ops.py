@@ -8,11 +8,14 @@ whether they are there and do what they should. Everything runs on channels-last
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from .few import FEW, fitted
 
 #: activations whose backward needs their output alone: module -> (name in oneDNN, its number)
 FUSED: dict[type[nn.Module], str] = {
@@ -57,7 +60,14 @@ def can_pack_linear() -> bool:
 
 
 class Op:
-    """One operation: `forward(x) -> (y, kept)`, `backward(gradient of y, kept) -> gradient of x`."""
+    """One operation: `forward(x) -> (y, kept)`, `backward(gradient of y, kept) -> gradient of x`.
+
+    `rowwise`: whether a row has the same bits in a call of any number of rows. `made` has what an operation with weights was
+    made of, by name, its weight left out: `few.py` makes another from it, to see how many rows it needs.
+    """
+
+    rowwise = False
+    made: dict[str, Any] | None = None
 
     def forward(self, x: Tensor, label: Tensor | None = None) -> tuple[Tensor, Any]:
         raise NotImplementedError
@@ -91,6 +101,11 @@ def _applied(y: Tensor, act: Act) -> Tensor:
     if act[0] == "leaky_relu":
         return F.leaky_relu_(y, act[1])
     return y.tanh_() if act[0] == "tanh" else y.sigmoid_()
+
+
+def _in_vectors(act: Act, size: int) -> bool:
+    """Whether an activation gives rows of `size` numbers the same bits in a call of any number of rows."""
+    return act is None or act[0] in ("relu", "leaky_relu") or size % 64 == 0
 
 
 def _masked(grad: Tensor, y: Tensor, act: Act) -> Tensor:
@@ -141,6 +156,11 @@ class Conv(Op):
                 out_padding[len(out) - 1] = n - ((out[-1] - 1) * s - 2 * p + reach)
         self.out_padding = out_padding
         channels = weight.shape[1] * groups if transposed else weight.shape[0]
+        if groups == 1 and _in_vectors(act, channels * math.prod(out)):
+            self.made = {
+                "weight": weight.shape, "dtype": weight.dtype, "stride": stride, "padding": padding, "dilation": dilation,
+                "output_padding": output_padding, "transposed": transposed, "act": act, "size": tuple(size), "rows": rows,
+            }  # fmt: skip
         small = [rows, *(size if transposed else (channels, *out))]
         large = [rows, *((channels, *out) if transposed else size)]
         same = (self.padding, self.stride, self.dilation, groups)
@@ -225,6 +245,12 @@ class MatrixConv(Op):
         flat = weight.permute(0, 2, 3, 1).reshape(len(weight), -1)  # (small's channels, kh * kw * large's channels)
         self.down = Product(flat, m)
         self.up = Product(flat.t(), m)
+        row = (weight.shape[1] if transposed else weight.shape[0]) * math.prod(out)
+        if self.down.packed and self.up.packed and _in_vectors(act, row):
+            self.made = {
+                "weight": weight.shape, "dtype": weight.dtype, "stride": stride, "padding": padding, "transposed": transposed,
+                "act": act, "size": tuple(size), "out": out, "rows": rows,
+            }  # fmt: skip
 
     def _down(self, x: Tensor, bias: Tensor | None = None, act: Act = None) -> Tensor:
         """The large map's patches times the weight: the small map."""
@@ -283,6 +309,8 @@ class Linear(Op):
     ) -> None:
         self.bias, self.act, self.more, self.shape = bias, act, more, shape
         self.ahead, self.back = Product(weight, rows), Product(weight.t(), rows)
+        if self.ahead.packed and self.back.packed and _in_vectors(act, weight.shape[0]):
+            self.made = {"weight": weight.shape, "dtype": weight.dtype, "act": act, "more": more, "shape": shape, "rows": rows}
 
     def forward(self, x: Tensor, label: Tensor | None = None) -> tuple[Tensor, Any]:
         y = self.ahead(F.pad(x, (0, self.more)) if self.more else x, self.bias, self.act)
@@ -302,7 +330,7 @@ class Activation(Op):
     """An activation that no layer could take in."""
 
     def __init__(self, act: Act) -> None:
-        self.act = act
+        self.act, self.rowwise = act, _in_vectors(act, 1)
 
     def forward(self, x: Tensor, label: Tensor | None = None) -> tuple[Tensor, Any]:
         y = _applied(x.clone(memory_format=torch.preserve_format), self.act)
@@ -315,12 +343,29 @@ class Activation(Op):
 class Flatten(Op):
     """(rows, C, H, W) -> (rows, H * W * C): the next layer's columns are in that order."""
 
+    rowwise = True
+
     def forward(self, x: Tensor, label: Tensor | None = None) -> tuple[Tensor, Any]:
         return x.permute(0, 2, 3, 1).reshape(len(x), -1), x.shape
 
     def backward(self, grad: Tensor, kept: Any) -> Tensor:
         rows, c, h, w = kept
         return grad.reshape(rows, h, w, c).permute(0, 3, 1, 2)
+
+
+class To(Op):
+    """From one precision to another, and back."""
+
+    rowwise = True
+
+    def __init__(self, given: torch.dtype, wanted: torch.dtype) -> None:
+        self.given, self.wanted = given, wanted
+
+    def forward(self, x: Tensor, label: Tensor | None = None) -> tuple[Tensor, Any]:
+        return x.to(self.wanted), None
+
+    def backward(self, grad: Tensor, kept: Any) -> Tensor:
+        return grad.to(self.given)
 
 
 class Eager(Op):
@@ -345,6 +390,24 @@ class Eager(Op):
 
 def _channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
+
+
+class Filled(Op):
+    """An operation that is called with at least `rows` rows: the first is repeated."""
+
+    def __init__(self, op: Op, rows: int) -> None:
+        self.op, self.rows = op, rows
+
+    def _full(self, x: Tensor) -> Tensor:
+        y = torch.cat([x, x[:1].expand(self.rows - len(x), *x.shape[1:])])
+        return _channels_last(y) if y.ndim == 4 else y
+
+    def forward(self, x: Tensor, label: Tensor | None = None) -> tuple[Tensor, Any]:
+        y, kept = self.op.forward(self._full(x), None if label is None else self._full(label))
+        return y[: len(x)], kept
+
+    def backward(self, grad: Tensor, kept: Any) -> Tensor:
+        return self.op.backward(self._full(grad), kept)[: len(grad)]
 
 
 class _Run(torch.autograd.Function):
@@ -377,6 +440,7 @@ class Plan(nn.Module):
     def __init__(self, ops: list[Op], plain: nn.Module, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.ops, self.plain, self.dtype = ops, plain, dtype
+        self._few: dict[tuple[int, int], list[Op]] = {}
 
     @property
     def layers(self) -> Any:
@@ -388,11 +452,22 @@ class Plan(nn.Module):
         x = x.to(self.dtype)
         if x.ndim == 4:
             x = _channels_last(x)
+        ops = self.called(len(x))
         if torch.is_grad_enabled() and x.requires_grad:
-            y: Tensor = _Run.apply(x, self.ops, label)  # type: ignore[no-untyped-call]
+            y: Tensor = _Run.apply(x, ops, label)  # type: ignore[no-untyped-call]
         else:
             with torch.no_grad():
                 y = x
-                for op in self.ops:
+                for op in ops:
                     y = op.forward(y, label)[0]
         return y.to(given)
+
+    def called(self, rows: int) -> list[Op]:
+        """Return the operations for a call of so many rows: where it is one of `FEW`, in forms that give a row the bits that it
+        has in a call of 8."""
+        if rows not in FEW:
+            return self.ops
+        key = rows, torch.get_num_threads()
+        if key not in self._few:
+            self._few[key] = [fitted(op, rows) for op in self.ops]
+        return self._few[key]

@@ -19,6 +19,7 @@ from ..errors import UsageError
 from ..model import Pair, frozen_copy
 from .cpu import disagreement, planned
 from .prepare import prepare, probe_rows
+from .signs import with_signs
 
 PRECISIONS = ("fp32", "tf32", "bf16", "auto")
 WORTH = 1.3  # how much faster a product must be in bfloat16 before `auto` takes it
@@ -124,8 +125,22 @@ def networks(pair: Pair, wanted: _Wanted) -> Networks:
             lost.append(f"no bfloat16: {told}; going on in float32")
             moving, precision = look, "fp32"
         else:
-            note = told
+            moving, told = _kept(look, moving, told, wanted.precision, lost)
+            note, precision = (told, "bf16") if moving is not look else (note, "fp32")
     return Networks(look, moving, f"{note}, {precision}", lost, precision)
+
+
+def _kept(look: Pair, low: Pair, told: str, asked: str, lost: list[str]) -> tuple[Pair, str]:
+    """Return the reduced pair with as much in float32 as the gradient's signs need, and a note; `look` itself where no more
+    than that was asked for and it is not enough."""
+    made, what, enough = with_signs(look, low)
+    if enough:
+        return made, f"{told}, {what}" if what else told
+    if asked == "auto":
+        lost.append(f"auto: bf16 {what}: fp32 instead")
+        return look, ""
+    lost.append(f"bf16 {what}: --precision fp32 (or auto) keeps them")
+    return made, told
 
 
 @contextlib.contextmanager

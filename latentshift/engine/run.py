@@ -22,6 +22,7 @@ from ..strategies.base import REASONS, Strategy, strategy_name
 from .chunk import chunk_for
 from .cuda import Recorded
 from .estimate import Estimate, foretold
+from .few import few_rows
 from .graphs import Graphs, TorchGraphs, can_record
 from .memory import limit
 from .precision import networks, working
@@ -296,7 +297,8 @@ class Engine:
             point0 = self.space.start(self.pair, z, context)
         context = context._replace(point0=point0)
         land = Landscape(self.pair, context, space=self.space, objective=self.objective, ledger=self.run_.ledger)
-        land.counted = rows
+        land.counted = land.distinct = rows
+        land.few = few_rows(self.pair, self.space, self.settings.pad)
         land.with_start_images(point0)
         before = land.ledger.copy()
         same = self.moving is self.pair
@@ -307,6 +309,7 @@ class Engine:
         elif images0:
             start_images = land.images(point0)
         moving = land if same else land.on(self.moving)
+        moving.few = few_rows(self.moving, self.space, self.settings.pad)
         state, told, spent = self.stepper.run(moving, point0, rows)
         if tells:
             score0 = told[0]

@@ -1,8 +1,8 @@
 """The steps of one chunk: rows moved until all are finished, finished ones frozen, compacted away and no longer counted.
 
-The bits of a row do not depend on its batch on a CPU: every call gets a multiple of `PAD` rows (convolutions give other bits
-for 1 or 3 rows than for 16, but the same for 8, 16, 24, ...) on a number of threads that divides it, and a strategy sees
-only such batches.
+The bits of a row do not depend on its batch on a CPU: a strategy sees batches of a multiple of `PAD` rows only (products give
+other bits for 1 or 3 rows than for 16, but the same for 8, 16, 24, ...), on a number of threads that divides it. The networks
+are asked for fewer where that gives the same bits (see `few.py`).
 """
 
 from __future__ import annotations
@@ -133,7 +133,9 @@ class Eager:
         active, busy = torch.arange(len(point0), device=self.device), rows
         spent = torch.zeros(len(point0), dtype=torch.float64, device=self.device)
         told = torch.full((strategy.rounds, len(point0)), torch.nan, device=self.device)
+        sub = sub._like(distinct=busy)
         counted = busy
+        going = not bool(state.done.any())  # whether it is known that no row is finished
         took: list[float] = []
         for t in range(strategy.rounds):
             if self.watch:
@@ -146,23 +148,33 @@ class Eager:
             sub.counted = counted
             before, done = land.ledger.copy(), state.done
             fresh, info = strategy.step(state, t, sub, draw)
-            state = where_rows(done, state, fresh)
+            state = fresh if going else where_rows(done, state, fresh)
             share = max((land.ledger - before).as_tuple()[:2]) / max(counted, 1)
-            mine, alive = active[:busy], ~done[:busy]
-            spent.index_add_(0, mine, alive.double() * share)
-            told[t].index_copy_(0, mine, torch.where(alive, info.value.detach()[:busy].float(), torch.nan))
+            mine, value = active[:busy], info.value.detach()[:busy].float()
+            if going:
+                spent.index_add_(0, mine, torch.full((busy,), share, dtype=torch.float64, device=self.device))
+            else:
+                alive = ~done[:busy]
+                spent.index_add_(0, mine, alive.double() * share)
+                value = torch.where(alive, value, torch.nan)
+            told[t].index_copy_(0, mine, value)
             if (t + 1) % every and t + 1 < strategy.rounds:
+                going = False
                 continue
-            left = mine[~state.done[:busy]]
+            going = not bool(state.done.any())
+            left = mine if going else mine[~state.done[:busy]]
             if len(left) == counted:
                 continue
             counted = len(left)
-            if not counted or (self.settings.compact and self.size(counted) < len(active)):
+            fewer = self.size(counted) < len(active) or sub.called(counted) < sub.called(busy)
+            if not counted or (self.settings.compact and fewer):
                 store = stored(store, state, active, busy)
                 if not counted:
                     return Moved(store, told, spent)
                 active, busy = filled(left, self.size(counted)), counted
                 state = over_rows(lambda x: x[active], store)  # noqa: B023
+                going = True
                 sub = land.select(active)
+                sub.distinct = busy
                 draw = Draw(sub.context.seed)
         return Moved(stored(store, state, active, busy), told, spent)
