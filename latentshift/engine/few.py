@@ -51,8 +51,9 @@ def fitted(op: Op, rows: int) -> Op:
         return op
     need = PAD
     if op.made is not None:
+        kind: Any = type(op)
         key = tuple((k, tuple(v) if isinstance(v, list | torch.Size) else v) for k, v in op.made.items())
-        need = next((n for n in FEW if n >= rows and _alike(type(op), key, n, torch.get_num_threads())), PAD)
+        need = next((n for n in FEW if n >= rows and _alike(kind, key, n, torch.get_num_threads())), PAD)
     return op if need == rows else Filled(op, need)
 
 
