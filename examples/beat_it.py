@@ -32,6 +32,7 @@ from latentshift import Pair, __version__, load
 from latentshift.budget import settled
 from latentshift.engine.run import Engine, Settings
 from latentshift.files.pictures import to_planes
+from latentshift.metrics.coverage import prdc
 from latentshift.metrics.distance import mmd
 from latentshift.metrics.judge import load_judge
 from latentshift.metrics.toy import DOT25, MIXTURES, Mixture, mode_metrics
@@ -43,7 +44,7 @@ SEARCH, HELD_OUT = (
     10_000_000,
     30_000_000,
 )  # first seeds of the search (a million further on for every rung), of what is reported
-COUNTS = {"points": {20: 40, 100: 24, 500: 3}, "images": {20: 10, 100: 3, 500: 0}}  # random candidates
+COUNTS = {"points": {20: 40, 100: 24, 500: 8}, "images": {20: 40, 100: 14, 500: 5}}  # random candidates
 
 
 class Rung(NamedTuple):
@@ -58,11 +59,17 @@ RUNGS = {
     "points": {
         20: (Rung(500, 1, 6), Rung(1000, 2, 3)),
         100: (Rung(500, 1, 6), Rung(1000, 2, 3)),
-        500: (Rung(300, 1, 2), Rung(1000, 1, 1)),
+        500: (Rung(300, 1, 3), Rung(1000, 1, 2)),
     },
-    "images": {20: (Rung(250, 1, 5), Rung(500, 1, 3)), 100: (Rung(250, 1, 3), Rung(500, 1, 2)), 500: (Rung(250, 1, 1),)},
+    "images": {
+        20: (Rung(400, 1, 8), Rung(1000, 2, 4)),
+        100: (Rung(200, 1, 4), Rung(1000, 1, 3)),
+        500: (Rung(100, 1, 3), Rung(500, 1, 1)),
+    },
 }
-REPORTED = {"points": (2000, 3), "images": (250, 6)}  # rows of a block that was held out, and how many
+REPORTED = {"points": (2000, 3), "images": (500, 6)}  # rows of a block that was held out, and how many
+FIGURE = {"points": "W1 x 1e3", "images": "KID x 1e3"}  # what is ranked by
+BESIDE = {"points": ("HQ %", "KL"), "images": ("FD", "recall", "coverage")}  # shown beside it
 NEAR = 0.1 / 4  # HQ means within 0.1 of a mode of ring and grid: four of their own standard deviations are met by nothing
 
 
@@ -92,13 +99,15 @@ def plane(pair: Pair, mixture: Mixture, near: float) -> Callable[[np.ndarray, in
 
 
 def kernel_distance() -> Callable[[np.ndarray, int], Figures]:
-    """Return the judge of images: KID x 1e3 (all rows at once, unbiased) by the bundled judge; FD beside it."""
+    """Return the judge of images: KID x 1e3 (all rows at once, unbiased) by the bundled judge; FD, recall, coverage too."""
     network = load_judge("fashion32-judge")
     assert network.features is not None
 
     def judge(images: np.ndarray, seed: int) -> Figures:
         rows = network.see(torch.from_numpy(to_planes(images)))
-        return {"figure": 1e3 * mmd(rows, network.features), "FD": network.distance(rows, floor_draws=0).value}
+        near = prdc(network.features[: len(rows)], rows)  # as many real images: they depend on both sizes
+        spread = {"recall": near.recall, "coverage": near.coverage}
+        return {"figure": 1e3 * mmd(rows, network.features), "FD": network.distance(rows, floor_draws=0).value, **spread}
 
     return judge
 
@@ -205,7 +214,7 @@ def held_out(kind: str, field: Field, rows: dict[str, Candidate], cache: Path | 
         cells = [field.name, title, candidate.line if candidate is not RAW else ""]
         cells += [f"{np.mean([g['evaluations'] for g in got]):.1f}", f"{value.mean():.2f}"]
         cells += [f"{change.mean():+.2f} +- {change.std(ddof=1) / np.sqrt(blocks):.2f}"]
-        cells += [f"{np.mean([g[k] for g in got]):.3g}" for k in (("HQ %", "KL") if kind == "points" else ("FD",))]
+        cells += [f"{np.mean([g[k] for g in got]):.3g}" for k in BESIDE[kind]]
         if kind == "points":
             cells += [mark(float(np.mean([g["KL"] for g in got])), float(np.mean([s["KL"] for s in start])))]
         print("| " + " | ".join(cells) + " |", flush=True)
@@ -223,7 +232,8 @@ def main() -> None:
     on, check = fields(args.kind, args.pair)
     winners = search(args.kind, on, args.cache, args.budgets)
     columns = ["pair", "samples", "recipe", "evaluations"]
-    columns += ["W1 x 1e3", "change", "HQ %", "KL", "modes"] if args.kind == "points" else ["KID x 1e3", "change", "FD"]
+    more = ["modes"] if args.kind == "points" else []
+    columns += [FIGURE[args.kind], "change", *BESIDE[args.kind], *more]
     print(f"\n| {' | '.join(columns)} |\n|{' --- |' * len(columns)}")
     for field in [*on, *check]:
         rows = {"auto": Candidate(settled(AUTO, field.pair.image_shape))}
@@ -233,9 +243,10 @@ def main() -> None:
             if len(on) > 1:
                 rows[f"best here, {budget}"] = winners[field.name, budget]
             rows[f"best of {args.kind}, {budget}"] = winners[args.kind, budget]
-            rows[f"highest D of {budget - 1}"] = Candidate(
-                Recipe(name="b", strategy="best-of-n", options={"steps": budget - 1})
-            )
+            if args.kind == "points" or budget == BUDGETS[0]:  # on images one is enough to see what it does
+                rows[f"highest D of {budget - 1}"] = Candidate(
+                    Recipe(name="b", strategy="best-of-n", options={"steps": budget - 1})
+                )
         held_out(args.kind, field, rows, args.cache)
     spent = time.process_time() - began
     print(f"\ntorch {torch.__version__}, latentshift {__version__}, one thread; this call took {spent:.0f} s of CPU time.")

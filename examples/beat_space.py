@@ -16,7 +16,7 @@ LEAST = 20  # the smallest budget: the forms of `auto` start here
 
 @dataclass(frozen=True)
 class Candidate:
-    """A recipe, after draws were picked by `first` (an OBRS stage) where that is given."""
+    """A recipe, and before it the stage `first` (OBRS, which picks draws, or truncation) where that is given."""
 
     recipe: Recipe
     first: Recipe | None = None
@@ -40,18 +40,35 @@ FORMER = AUTO.changed(steps=4, step_size=0.05)  # what `auto` was before it was 
 RAW = Candidate(Recipe(name="raw", options={"steps": 0}))
 
 
+@dataclass(frozen=True)
+class Dice:
+    """Random choices, and numbers on a logarithmic scale with two digits."""
+
+    rng: np.random.Generator
+
+    def pick(self, *values: Any) -> Any:
+        return values[int(self.rng.integers(len(values)))]
+
+    def log(self, low: float, high: float) -> float:
+        return short(np.exp(self.rng.uniform(np.log(low), np.log(high))))
+
+
+def short(x: float) -> float:
+    """Return a number with two digits."""
+    return float(f"{x:.2g}")
+
+
 def drawn(rng: np.random.Generator, budget: int, kind: str) -> Candidate:
-    """Return a candidate of at most `budget` evaluations: this function is the search space."""
+    """Return a candidate of at most `budget` evaluations: the two functions that this one calls are the search space."""
+    return (of_points if kind == "points" else of_images)(Dice(rng), budget)
 
-    def pick(*values: Any) -> Any:
-        return values[int(rng.integers(len(values)))]
 
-    def log(low: float, high: float) -> float:
-        return float(f"{np.exp(rng.uniform(np.log(low), np.log(high))):.2g}")
-
+def of_points(dice: Dice, budget: int) -> Candidate:
+    """Return a candidate for pairs that make points."""
+    pick, log = dice.pick, dice.log
     method = pick("ifgsm", "ifgsm", "ifgsm", "mifgsm", "free", "collaborative", "dot", "dot-target", "dgflow", "ddls")
     share, keep, first = pick(1.0, 1.0, 0.5), pick(False, True), None
-    if kind == "points" and method != "dot-target" and pick(True, False, False):
+    if method != "dot-target" and pick(True, False, False):
         tries = pick(1.5, 2.0, 3.0, *([5.0, 10.0] if budget > 20 else []))
         most = int(3 * tries)  # a stage takes all its tries together, so all are counted
         options = {"budget": tries, "steps": most, "slope": log(0.3, 30.0)}
@@ -59,8 +76,8 @@ def drawn(rng: np.random.Generator, budget: int, kind: str) -> Candidate:
     half, more, space = budget // 2, {}, "z"
     if method in ("ifgsm", "mifgsm"):
         norm = pick("inf", "inf", "2")
-        radius = log(0.03, 1.0) * (8 if norm == "2" and kind == "images" else 1)  # 8: the root of 64 coordinates
-        more = {"eps": radius, "step_size": float(f"{pick(1.25, 2.5, 5.0) * radius / half:.2g}"), "norm": norm}
+        radius = log(0.03, 1.0)
+        more = {"eps": radius, "step_size": short(pick(1.25, 2.5, 5.0) * radius / half), "norm": norm}
         more |= {"decay": pick(False, True), "unit": "prior", "support": "auto"}
         more |= {"mu": pick(0.5, 0.9)} if method == "mifgsm" else {}
     elif method == "free":
@@ -86,6 +103,46 @@ def drawn(rng: np.random.Generator, budget: int, kind: str) -> Candidate:
     return Candidate(recipe, first)
 
 
+def of_images(dice: Dice, budget: int) -> Candidate:
+    """Return a candidate for pairs that make images. Their lengths are drawn for the whole path, whatever the steps."""
+    pick, log = dice.pick, dice.log
+    method = pick("ifgsm", "ifgsm", "mifgsm", "collaborative", "dot", "dgflow", "ddls", "dot-target", "dot-target", "pixels")
+    share, keep, first, space = pick(1.0, 1.0, 0.5, 0.25), pick(False, True), None, "z"
+    if method in ("dot-target", "pixels"):  # the image itself is moved: only D is asked
+        share, keep, space = 1.0, False, "image"
+    elif pick(True, False, False):
+        options = {"psi": pick(0.98, 0.95, 0.9, 0.8)}
+        first, share, keep = Recipe(name="narrow", strategy="truncation", options=options), 1.0, False
+    keep = keep and method != "collaborative"
+    spare = 1 + (method == "collaborative" or keep) + (first is not None)  # the last look, what keeping the best adds, a stage
+    steps = (budget - spare) // 2 if share == 1.0 else int((budget - 3) / (2 * share))  # what is left alone had the first look
+    decay = pick(False, True)
+    each = (2 if decay else 1) / steps
+    if method in ("ifgsm", "mifgsm"):
+        norm = pick("inf", "2")
+        path = log(0.01, 0.6) * (8 if norm == "2" else 1)  # 8: the root of 64 coordinates
+        more = {"eps": pick(None, short(path / 2)), "step_size": short(path * each), "norm": norm, "decay": decay}
+        more |= {"unit": "prior", "support": "auto"} | ({"mu": pick(0.5, 0.9)} if method == "mifgsm" else {})
+    elif method == "collaborative":
+        more = {"step_size": log(0.01, 3.0), "mu": pick(0.5, 0.9), "loss": "score"}
+    elif method == "dot":
+        more = {"step_size": short(log(0.03, 2.0) / steps), "optimizer": pick("sgd", "adam"), "k": log(0.01, 0.3)}
+    elif method == "dgflow":
+        more = {"step_size": short(log(0.01, 2.0) / steps), "gamma": pick(0.0, 0.001, 0.01), "slope": pick(1.0, 3.0, 10.0)}
+    elif method == "ddls":
+        more = {"step_size": short(log(0.003, 0.3) / steps), "slope": pick(3.0, 10.0, 20.0, 40.0), "decay": decay}
+    elif method == "dot-target":
+        more = {"step_size": short(log(0.003, 0.03) / steps), "k": pick(1e-6, log(0.001, 0.03))}
+    else:
+        method = "ifgsm"
+        more = {"eps": None, "step_size": short(log(0.05, 1.0) * each), "norm": "2", "decay": decay, "support": "clamp"}
+    low = None if share == 1.0 else share
+    recipe = Recipe(
+        name=method, strategy=method, options={"steps": steps, **more}, keep_best=keep, lower_share=low, space=space
+    )
+    return Candidate(recipe, first)
+
+
 def fixed(budget: int, kind: str) -> list[Candidate]:
     """Return the candidates that are always there: `auto` and its forms, and what picks draws by their score alone."""
     again = [AUTO, AUTO.changed(lower_share=1.0), FORMER] if budget == LEAST else []
@@ -97,6 +154,9 @@ def fixed(budget: int, kind: str) -> list[Candidate]:
         Recipe(name="best-of-n", strategy="best-of-n", options={"steps": budget - 1}),
         Recipe(name="mh", strategy="mh", options={"steps": budget - 2, "slope": 3.0}),
     ]
-    few = budget <= 100
+    if kind == "images":
+        picks += [Recipe(name="truncation", strategy="truncation", options={"psi": psi}) for psi in (0.9, 0.7)]
+        picks.append(Recipe(name="mh", strategy="mh", options={"steps": budget - 2, "slope": 20.0}))
+    few = budget <= (20 if kind == "images" else 100)
     finer = AUTO.changed(steps=(budget - 1) // 2, lower_share=1.0)
     return [Candidate(r) for r in (*again, finer, *(picks if few else []))]

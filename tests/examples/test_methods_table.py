@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from latentshift import registry
+from latentshift import Sampler, registry
 from latentshift.metrics.toy import DOT25, wasserstein1
 
 from .test_methods_page import table
@@ -83,6 +83,37 @@ def test_the_search_counts_and_refuses_what_takes_too_much(script: Any, tmp_path
     assert best.recipe.strategy == "best-of-n"
     assert module.tried(ring, best, 20, 200, tmp_path) > 2 * module.tried(ring, module.RAW, 20, 200, tmp_path), "modes are lost"
     assert module.tried(ring, best, 10, 200, tmp_path) == float("inf")
+
+
+def test_candidates_for_images_keep_within_their_budget_and_can_run(script: Any) -> None:
+    module = script("beat_it")
+    field = module.Field("fashion32", module.load("fashion32"), lambda images, seed: {"figure": float(np.std(images))})
+    rng, seen = np.random.default_rng(3), set()
+    for _ in range(16):
+        candidate = module.drawn(rng, 20, "images")
+        seen |= {candidate.recipe.strategy, candidate.recipe.space}
+        found = module.run(field, candidate, module.SEARCH, 16, 0, None)
+        room = 12 if candidate.recipe.lower_share else 0  # of 16 rows any number may lie in the lower part
+        assert 1 < found["evaluations"] <= 20 + room, candidate.line
+    assert {"image", "z", "dot-target"} <= seen
+    for budget in (100, 500):
+        for _ in range(40):
+            cost = module.drawn(rng, budget, "images").build().cost()
+            assert cost.d_forward + cost.d_backward <= budget or not cost.exact
+
+
+def test_the_judge_of_images_sees_lost_variety(script: Any) -> None:
+    module = script("beat_it")
+    judge, pair = module.kernel_distance(), module.load("fashion32")
+    raw = module.run(module.Field("a", pair, judge), module.RAW, 0, 100, 0, None)
+    one = judge(np.repeat(_images(pair, 10), 10, axis=0), 0)
+    assert set(module.BESIDE["images"]) < set(raw)
+    assert one["figure"] > raw["figure"]
+    assert one["coverage"] < raw["coverage"] / 2
+
+
+def _images(pair: Any, rows: int) -> np.ndarray:
+    return np.asarray(Sampler(pair).refine(seeds=range(rows), steps=0).images)
 
 
 def test_successive_halving_hands_back_a_winner_within_its_budget(
