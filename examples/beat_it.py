@@ -68,6 +68,7 @@ RUNGS = {
     },
 }
 REPORTED = {"points": (2000, 3), "images": (500, 6)}  # rows of a block that was held out, and how many
+BY_Z = "images by z"
 FIGURE = {"points": "W1 x 1e3", "images": "KID x 1e3"}  # what is ranked by
 BESIDE = {"points": ("HQ %", "KL"), "images": ("FD", "recall", "coverage")}  # shown beside it
 NEAR = 0.1 / 4  # HQ means within 0.1 of a mode of ring and grid: four of their own standard deviations are met by nothing
@@ -177,30 +178,32 @@ def search(kind: str, on: list[Field], cache: Path | None, budgets: list[int]) -
             means = {line: {f.name: mean(f, known[line], budget, number, rung, cache) for f in on} for line in left}
             kept = {RAW.line}
             for name, rank in ranks(kind, on, means[RAW.line]).items():
-                order = sorted(means, key=lambda line, rank=rank: rank(means[line]))
+                value = {line: rank(known[line], means[line]) for line in means}
+                order = sorted(means, key=value.__getitem__)
                 kept |= set(order[: rung.go_on])
                 winners[name, budget] = known[order[0]]  # the last rung's is the one that stands
                 if number == len(rungs) - 1:
-                    best = "; ".join(f"{rank(means[line]):.4g} {line}" for line in order[:4])
-                    print(
-                        f"<!-- {name}, {budget}, {len(known)} candidates, raw {rank(means[RAW.line]):.4g}: {best} -->",
-                        flush=True,
-                    )
+                    best = "; ".join(f"{value[line]:.4g} {line}" for line in order[:4])
+                    told = f"{name}, {budget}, {len(known)} candidates, raw {value[RAW.line]:.4g}"
+                    print(f"<!-- {told}: {best} -->", flush=True)
             left = sorted(kept)
         ahead = [known[line] for line in left]
     return winners
 
 
-def ranks(kind: str, on: list[Field], raw: Figures) -> dict[str, Callable[[Figures], float]]:
-    """Return what is to be low: a pair's own figure, and for the kind the mean of figure over the raw samples'."""
+def ranks(kind: str, on: list[Field], raw: Figures) -> dict[str, Callable[[Candidate, Figures], float]]:
+    """Return what is to be low: a pair's own figure, and for the kind the mean of figure over the raw samples'; on images the
+    KID, and the KID of those alone that move z and leave the image to G."""
 
-    def own(name: str) -> Callable[[Figures], float]:
-        return lambda figures: figures[name]
+    def own(name: str) -> Callable[[Candidate, Figures], float]:
+        return lambda candidate, figures: figures[name]
 
+    if len(on) == 1:  # a KID may be 0 or less: no ratio
+        name = on[0].name
+        by_z = {BY_Z: lambda c, figures: float("inf") if c.recipe.space == "image" else figures[name]}
+        return {kind: own(name), **(by_z if kind == "images" else {})}
     every = {f.name: own(f.name) for f in on}
-    if len(on) == 1:
-        return {kind: own(on[0].name)}  # a KID may be 0 or less: no ratio
-    return {**every, kind: lambda figures: float(np.mean([figures[f.name] / raw[f.name] for f in on]))}
+    return {**every, kind: lambda candidate, figures: float(np.mean([figures[f.name] / raw[f.name] for f in on]))}
 
 
 def held_out(kind: str, field: Field, rows: dict[str, Candidate], cache: Path | None) -> None:
@@ -242,7 +245,9 @@ def main() -> None:
         for budget in args.budgets:
             if len(on) > 1:
                 rows[f"best here, {budget}"] = winners[field.name, budget]
-            rows[f"best of {args.kind}, {budget}"] = winners[args.kind, budget]
+            for name in (args.kind, BY_Z):
+                if (name, budget) in winners:
+                    rows[f"best of {name}, {budget}"] = winners[name, budget]
             if args.kind == "points" or budget == BUDGETS[0]:  # on images one is enough to see what it does
                 rows[f"highest D of {budget - 1}"] = Candidate(
                     Recipe(name="b", strategy="best-of-n", options={"steps": budget - 1})
