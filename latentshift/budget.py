@@ -33,7 +33,7 @@ TABLE: tuple[Entry, ...] = (
     Entry("points", 100, "auto/points-100", "best of 37 candidates, the best at 20 among them"),
     Entry("points", 10, "auto", "not searched: W1 falls by 14 to 28 % on the same three pairs"),
     Entry("images", 10, "auto", "two short steps: worse nowhere on five pairs with two judges (docs/third-party.md)"),
-    Entry("images", 20, "auto", "as at 10: the best of 52 candidates in KID moves pixels unseen, and other judges call it harm"),
+    Entry("images", 20, "auto", "as at 10: the best of 52 candidates in KID moves pixels unseen; other judges see harm"),
 )
 
 
