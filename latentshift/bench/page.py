@@ -17,8 +17,9 @@ def flat(result: dict[str, Any]) -> dict[str, Any]:
         if not name.startswith("steps "):
             continue
         for row in piece["rows"]:
-            gain = found.get(f"gains {row['pair']}", {}).get(row["variant"].partition(", padded")[0])
+            gain = found.get(f"gains {row['pair']}", {}).get(row["variant"])
             rows.append({**row, **({} if gain is None else {"gain": gain[0], "gain_error": gain[1]})})
+    rows.sort(key=lambda row: (row["pair"], row["rows"]))
     return {"rows": rows, "shrink": result["run"]["shrink"]}
 
 

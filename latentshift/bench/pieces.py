@@ -49,7 +49,7 @@ def _trained(name: str, o: Any, say: Say) -> dict[str, Any]:
     from ..files.folder import read_pair
     from ..sampler import load
 
-    return trained.kept(load(name) if name == "fashion32" else read_pair(Path(o.references) / name))
+    return trained.kept(load(name) if name == "fashion32" else read_pair(Path(o.references) / name), rows=2048)
 
 
 def pieces(o: Any) -> dict[str, Callable[[Any, Say], Any]]:

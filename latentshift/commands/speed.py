@@ -19,7 +19,8 @@ speed_options = options(
         "--pad",
         type=click.IntRange(min=1),
         metavar="N",
-        help="On a CPU a call of the networks gets a multiple of N rows [default: 8, so that a sample's bits are the same in "
-        "any batch]. 1 is several times as fast for a single picture, whose numbers then hold to 1e-5 only.",
+        help="On a CPU samples move in multiples of N rows [default: 8, so that a sample's bits are the same in any batch; "
+        "the networks are asked for fewer where that changes no bit]. 1 is faster for a single picture on networks that "
+        "cannot be planned (run.json says so); its numbers then hold to 1e-5 only.",
     ),
 )
