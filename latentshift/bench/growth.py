@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..engine import ops
+from ..engine.ops import Op
+from ..engine.plan import Plan
 from ..engine.run import Engine, Settings
 from ..model import Pair
 from ..noise import latents
@@ -76,7 +77,7 @@ def memory(name: str, sizes: tuple[tuple[int, int], ...] = ((32, 5), (32, 80), (
     return out
 
 
-class _First(ops.Op):
+class _First(Op):
     """The first number of each row."""
 
     rowwise = True
@@ -90,7 +91,7 @@ class _First(ops.Op):
 
 def bookkeeping(rows: int, *, size: int = 100, rounds: int = 7) -> float:
     """Return process CPU seconds of a step of `Engine.run` with plans that do nothing: all but the operations of G and D."""
-    G, D = ops.Plan([], nn.Identity()), ops.Plan([_First()], nn.Identity())
+    G, D = Plan([], nn.Identity()), Plan([_First()], nn.Identity())
     pair = Pair.wrap(G.eval(), D.eval(), z_size=size, name="nothing")
     engines = [Engine(_climb(t), pair, settings=Settings(chunk=rows, images=False, prepare=False)) for t in (50, 250)]
     z, seeds = torch.randn(rows, size, generator=torch.Generator().manual_seed(0)), list(range(rows))

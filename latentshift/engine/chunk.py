@@ -18,6 +18,7 @@ from torch import nn
 
 from ..strategies.base import options, strategy_name
 from .estimate import trial
+from .memory import is_out_of_memory
 from .threads import PAD
 
 if TYPE_CHECKING:
@@ -36,8 +37,6 @@ def searched(seconds: Callable[[int], float], start: int, most: int) -> tuple[in
     >>> searched(lambda rows: max(256, rows) / 1000, 64, 4096)[0]
     256
     """
-    from .run import is_out_of_memory
-
     found: dict[int, float] = {}
     best, rows = start, start
     while rows <= most:

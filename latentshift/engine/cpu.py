@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 from ..layers import LabelJoin, Reshape
 from ..model import Pair
-from . import ops
+from . import ops, packed
+from .acts import Act, act_of
+from .plan import Plan
 from .prepare import PaddedLinear, Stack, probe_rows, scale_shift
 from .rewrite import traced
 
@@ -75,7 +77,7 @@ class _Lowering:
             nxt = layers[at + 1]
             if type(nxt) is nn.ConvTranspose2d and _opens_a_map(nxt):
                 return self._opening(layers, at + 1) - first
-        if (act := ops.act_of(layer)) is not None:
+        if (act := act_of(layer)) is not None:
             self.ops.append(ops.Activation(act))
             return 1
         return self._eager(layer)
@@ -87,8 +89,8 @@ class _Lowering:
             self.eager.append(type(layer).__name__)
         return 1
 
-    def _act(self, layers: list[nn.Module], at: int) -> tuple[ops.Act, int]:
-        act = ops.act_of(layers[at]) if at < len(layers) else None
+    def _act(self, layers: list[nn.Module], at: int) -> tuple[Act, int]:
+        act = act_of(layers[at]) if at < len(layers) else None
         return act, at + (act is not None)
 
     def _conv(self, layers: list[nn.Module], at: int, x: Tensor, shift: tuple[Tensor, Tensor] | None) -> int:
@@ -117,11 +119,11 @@ class _Lowering:
         common |= {"bias_map": bias_map, "rows": self.rows}
         simple = layer.groups == 1 and tuple(layer.dilation) == (1, 1)
         weight = weight.to(self.dtype).contiguous()
-        if simple and small[0] * small[1] <= _SMALL and weight.numel() >= 1 << 16 and ops.can_pack_linear():
-            self.ops.append(ops.MatrixConv(weight, bias, out=tuple(out), **common))
+        if simple and small[0] * small[1] <= _SMALL and weight.numel() >= 1 << 16 and packed.can_pack_linear():
+            self.ops.append(packed.MatrixConv(weight, bias, out=tuple(out), **common))
             return end
         more = tuple(layer.output_padding) if transposed else (0, 0)
-        self.ops.append(ops.Conv(weight, bias, dilation=layer.dilation, groups=layer.groups, output_padding=more, **common))
+        self.ops.append(packed.Conv(weight, bias, dilation=layer.dilation, groups=layer.groups, output_padding=more, **common))
         return end
 
     def _linear(
@@ -157,7 +159,7 @@ class _Lowering:
                 bias = None if bias is None else bias[order]
                 if act is None:
                     act, end = self._act(layers, end)
-        self.ops.append(ops.Linear(self._cast(weight), self._cast(bias), act=act, more=more, shape=shape, rows=self.rows))  # type: ignore[arg-type]
+        self.ops.append(packed.Linear(self._cast(weight), self._cast(bias), act=act, more=more, shape=shape, rows=self.rows))  # type: ignore[arg-type]
         return end
 
     def _opening(self, layers: list[nn.Module], at: int) -> int:
@@ -168,8 +170,8 @@ class _Lowering:
         bias = None if layer.bias is None else layer.bias.detach().repeat(h * w)
         act, end = self._act(layers, at + 1)
         more = -a % 16 if a >= 4 and (a % 4 or 4 < a < 16) else 0
-        weight = torch.nn.functional.pad(weight, (0, more))
-        self.ops.append(ops.Linear(self._cast(weight), self._cast(bias), act=act, more=more, shape=(b, h, w), rows=self.rows))  # type: ignore[arg-type]
+        wide: Any = self._cast(torch.nn.functional.pad(weight, (0, more)))
+        self.ops.append(packed.Linear(wide, self._cast(bias), act=act, more=more, shape=(b, h, w), rows=self.rows))
         return end
 
 
@@ -191,12 +193,12 @@ def _next_weighted(layers: list[nn.Module], at: int) -> int | None:
     return at + 1 if isinstance(nxt, nn.Flatten) and isinstance(after, nn.Linear | PaddedLinear) else None
 
 
-def plan_of(net: Stack, x: Tensor, label: Tensor | None, dtype: torch.dtype, rows: int = 16) -> tuple[ops.Plan, list[str]]:
+def plan_of(net: Stack, x: Tensor, label: Tensor | None, dtype: torch.dtype, rows: int = 16) -> tuple[Plan, list[str]]:
     """Return the plan of a row of layers for inputs like x (a few rows), and the names of layers that stay with autograd."""
     lowering = _Lowering(dtype, rows)
     with torch.no_grad():
         made = lowering.run(list(net.layers), x[:2], None if label is None else label[:2])
-    return ops.Plan(made, net, dtype), lowering.eager
+    return Plan(made, net, dtype), lowering.eager
 
 
 def planned(pair: Pair, dtype: torch.dtype = torch.float32) -> tuple[Pair, str]:
@@ -204,7 +206,7 @@ def planned(pair: Pair, dtype: torch.dtype = torch.float32) -> tuple[Pair, str]:
 
     The planned form is checked against the given one on a few rows: images, scores and the gradient to z.
     """
-    missing = ops.can_pack()
+    missing = packed.can_pack()
     if missing:
         return pair, f"no CPU plan: {missing}"
     z, label = probe_rows(pair)

@@ -18,6 +18,7 @@ from torch import Tensor
 from ..landscape import Landscape
 from ..noise import SEED_LIMIT, latents
 from .few import few_rows
+from .memory import default_chunk
 from .steps import Clock, timed
 
 if TYPE_CHECKING:
@@ -57,8 +58,6 @@ def estimate(
     clock: Clock = time.perf_counter,
 ) -> Estimate:
     """Return what `engine.run(z0, seeds, labels)` will take by `clock`. Nothing is counted in the engine's ledger."""
-    from .run import default_chunk
-
     total = len(z0)
     size = engine.run_.chunk or engine.settings.chunk or default_chunk(engine.device, engine.strategy.width)
     rows = min(size, total)

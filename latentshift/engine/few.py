@@ -32,7 +32,7 @@ FEW = (1, 2, 4)
 def few_rows(pair: Pair, space: Space, pad: int = PAD) -> tuple[int, ...]:
     """Return the numbers of rows at which a form of a pair's networks gives a row the same bits, in order, as multiples of the
     last do; () on a card, and where rows are padded otherwise than by default."""
-    from .ops import Plan
+    from .plan import Plan
 
     if pad != PAD or pair.device.type != "cpu":
         return ()

@@ -21,12 +21,27 @@ from torch.utils._pytree import tree_leaves
 
 from ..landscape import LARGE, Landscape
 from ..noise import SEED_LIMIT, Draw, latents
+from .threads import PAD
 
 if TYPE_CHECKING:
     from .run import Engine
 
 SHARE = 0.7  # of the free memory that a chunk may take
 MARGIN = 1.25  # work space inside operations, and what the allocator keeps
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that the device had too little memory."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+
+
+def default_chunk(device: torch.device, width: int) -> int:
+    """Return rows per chunk: 32 on a CPU (activations stay in the cache), 64 on a card, divided by a strategy's width."""
+    rows = 32 if device.type == "cpu" else 64
+    return max(PAD, rows // width // PAD * PAD)
 
 
 class Watch(TorchDispatchMode):
@@ -108,8 +123,6 @@ def fitting(per_row: int, free: int, chunk: int, pad: int) -> tuple[int, int]:
 def limit(engine: Engine) -> None:
     """Let an engine take as many rows at a time as fit, where its networks are large, and note it where that is fewer than
     usual. A number of rows that was asked for stays."""
-    from .run import default_chunk
-
     wanted, shape = engine.settings, engine.pair.image_shape or ()
     usual = default_chunk(engine.device, engine.strategy.width)
     free = free_bytes()

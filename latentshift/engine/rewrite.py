@@ -17,7 +17,8 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from ..model import frozen_copy
-from . import ops
+from .packed import Conv
+from .plan import Plan
 from .prepare import folded_layers
 
 
@@ -156,12 +157,12 @@ def packed(graph: fx.GraphModule, inputs: tuple[Any, ...], dtype: torch.dtype, r
             last, act = follower, ("relu", 0.0)
         transposed = isinstance(module, nn.ConvTranspose2d)
         bias = None if module.bias is None else module.bias.detach().to(dtype)
-        op = ops.Conv(
+        op = Conv(
             module.weight.detach().to(dtype).contiguous(), bias, stride=module.stride, padding=module.padding,
             dilation=module.dilation, groups=module.groups, transposed=transposed, act=act, size=size, rows=rows,
             output_padding=tuple(module.output_padding) if transposed else (0, 0),
         )  # fmt: skip
-        _put(graph, node, ops.Plan([op], module, dtype))
+        _put(graph, node, Plan([op], module, dtype))
         if last is not node:
             last.replace_all_uses_with(node)
         count += 1

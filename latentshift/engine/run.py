@@ -5,15 +5,14 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import DeviceError, LatentshiftWarning, NumericError
-from ..landscape import Landscape, Ledger
+from ..landscape import Landscape
 from ..model import Capability, Pair, check_finite, require
 from ..noise import SEED_LIMIT, Draw, latents
 from ..objective import Realness, Term
@@ -24,64 +23,13 @@ from .cuda import Recorded
 from .estimate import Estimate, foretold
 from .few import few_rows
 from .graphs import Graphs, TorchGraphs, can_record
-from .memory import limit
+from .memory import default_chunk, is_out_of_memory, limit
 from .precision import networks, working
+from .results import Chunk, Run, Settings, array, traced
 from .steps import Eager, Steps, filled, padded
 from .threads import PAD, dealt
 
 __all__ = ["PAD", "Chunk", "Engine", "Run", "Settings", "default_chunk", "is_out_of_memory", "labels_from_seeds", "padded"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """How the work is done; nothing here changes what a row becomes on a CPU."""
-
-    chunk: int | None = None  # rows at a time; None: chosen for the device
-    search: bool | None = None  # look for the fastest number of rows at a time, once per device; None: on a card
-    compact: bool = True  # take finished rows out of the batch
-    prepare: bool = True  # run on frozen, folded copies of the networks
-    plan: bool = True  # run them without autograd, on packed weights, where that can be done
-    precision: str = "fp32"  # of the networks while rows move: fp32, tf32, bf16 or auto; state and final scores are float32
-    pad: int = PAD  # rows of a CPU call come in multiples of this (fewer where they do not fit); equal to 1e-5 across pads
-    trace: bool = False  # keep every row's value at every step
-    images: bool = True  # keep the images of all rows in the result
-    check_every: int | None = None  # steps between looks at finished rows; None: 1 on a CPU, 10 elsewhere
-
-
-class Chunk(NamedTuple):
-    """The finished rows of one chunk, on the CPU; arrays have rows first. `rows` counts rows of the whole run."""
-
-    rows: np.ndarray[Any, Any]
-    z0: np.ndarray[Any, Any]
-    point0: np.ndarray[Any, Any]
-    point: np.ndarray[Any, Any]
-    score0: np.ndarray[Any, Any]
-    score: np.ndarray[Any, Any]
-    stopped: np.ndarray[Any, Any]
-    evaluations: np.ndarray[Any, Any]
-    accepted: np.ndarray[Any, Any] | None
-    images0: np.ndarray[Any, Any] | None
-    images: np.ndarray[Any, Any]
-    trace: np.ndarray[
-        Any, Any
-    ]  # (steps + 1, rows): values before each step and at the end (one column, the mean, unless `trace`)
-    extra: dict[str, np.ndarray[Any, Any]] | None = None  # what the method tells beyond, by name
-
-
-@dataclass
-class Run:
-    """What a run made and what it cost."""
-
-    strategy: Strategy
-    chunks: list[Chunk] = field(default_factory=list)
-    ledger: Ledger = field(default_factory=Ledger)
-    fit_ledger: Ledger = field(default_factory=Ledger)
-    seconds: dict[str, float] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    plan: str = ""
-    precision: str = "fp32"  # of the networks while rows move
-    chunk: int = 0
-    pilot_seeds: tuple[int, int] | None = None
 
 
 def labels_from_seeds(seeds: Sequence[int], classes: int | None) -> Tensor | None:
@@ -90,20 +38,6 @@ def labels_from_seeds(seeds: Sequence[int], classes: int | None) -> Tensor | Non
         return None
     draw = Draw(torch.tensor([int(s) for s in seeds], dtype=torch.int64))
     return draw.bits(0, "label", 1)[:, 0] * classes >> 32
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that the device had too little memory."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
-
-
-def default_chunk(device: torch.device, width: int) -> int:
-    """Return rows per chunk: 32 on a CPU (activations stay in the cache), 64 on a card, divided by a strategy's width."""
-    rows = 32 if device.type == "cpu" else 64
-    return max(PAD, rows // width // PAD * PAD)
 
 
 class Engine:
@@ -325,21 +259,21 @@ class Engine:
             images, score = self._look(land, outcome.point)
         ends = round((max((land.ledger - before).as_tuple()[:2]) - float(spent.sum())) / rows)  # looks at start and end
         stopped = outcome.stopped if outcome.stopped is not None else torch.zeros(rows)
-        trace = _filled(told, score0, score, rows)
+        trace = traced(told, score0, score, rows)
         return Chunk(
             rows=ids,
-            z0=_array(z, rows),
-            point0=_array(point0, rows),
-            point=_array(outcome.point, rows),
-            score0=_array(score0, rows),
-            score=_array(score, rows),
-            stopped=_array(stopped, rows).astype(np.int64),
-            evaluations=_array(spent, rows).round().astype(np.int64) + ends,
-            accepted=None if outcome.accepted is None else _array(outcome.accepted, rows),
-            images0=_array(start_images, rows) if images0 and start_images is not None else None,
-            images=_array(images, rows),
+            z0=array(z, rows),
+            point0=array(point0, rows),
+            point=array(outcome.point, rows),
+            score0=array(score0, rows),
+            score=array(score, rows),
+            stopped=array(stopped, rows).astype(np.int64),
+            evaluations=array(spent, rows).round().astype(np.int64) + ends,
+            accepted=None if outcome.accepted is None else array(outcome.accepted, rows),
+            images0=array(start_images, rows) if images0 and start_images is not None else None,
+            images=array(images, rows),
             trace=trace if s.trace else trace.mean(1, keepdims=True),
-            extra={name: _array(value, rows) for name, value in (outcome.extra or {}).items()},
+            extra={name: array(value, rows) for name, value in (outcome.extra or {}).items()},
         )
 
     def _look(self, land: Landscape, point: Tensor) -> tuple[Tensor, Tensor]:
@@ -347,18 +281,3 @@ class Engine:
         if self.pair.critic is not None:
             return land.images_and_score(point)
         return land.images(point), land.value(point)
-
-
-def _filled(told: Tensor, score0: Tensor, score: Tensor, rows: int) -> np.ndarray[Any, Any]:
-    """Return values per step (steps + 1, rows), finished rows at their last value, the final score at the end."""
-    out = np.concatenate([_array(told.T, rows).T, _array(score, rows)[None].astype(np.float32)])
-    out[0] = np.where(np.isnan(out[0]), _array(score0, rows), out[0])
-    final = out[-1]
-    for t in range(1, len(out) - 1):
-        out[t] = np.where(np.isnan(out[t]), final, out[t])
-    return out
-
-
-def _array(x: Tensor, rows: int) -> np.ndarray[Any, Any]:
-    out: np.ndarray[Any, Any] = x.detach()[:rows].cpu().numpy()
-    return out

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ..landscape import LARGE
 from ..model import Pair
-from .ops import Plan, To
+from .ops import To
+from .plan import Plan
 from .prepare import probe_rows
 
 SIGNS = 0.90  # share of equal signs that reduced precision must keep

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from latentshift.engine import cpu, ops
+from latentshift.engine import cpu, packed
+from latentshift.engine.plan import Plan
 from latentshift.engine.precision import networks
 from latentshift.engine.prepare import prepare
 from latentshift.engine.run import Engine, Settings
@@ -15,7 +16,7 @@ from latentshift.layers import Reshape, SpatialSum
 from latentshift.model import Pair
 from latentshift.strategies.gradient import IFGSM
 
-needs_packing = pytest.mark.skipif(bool(ops.can_pack()), reason="this torch packs no weights")
+needs_packing = pytest.mark.skipif(bool(packed.can_pack()), reason="this torch packs no weights")
 
 
 def lively(net):
@@ -112,8 +113,8 @@ def both(pair, z):
 def test_a_plan_has_the_numbers_and_gradients_of_torch(form):
     pair = make(form)
     ready = networks(pair, Settings())
-    assert isinstance(ready.pair.G, ops.Plan), ready.note
-    assert isinstance(ready.pair.D, ops.Plan), ready.note
+    assert isinstance(ready.pair.G, Plan), ready.note
+    assert isinstance(ready.pair.D, Plan), ready.note
     z = torch.randn(11, 100)
     for mine, theirs, tolerance in zip(both(ready.pair, z), both(pair, z), (1e-4, 1e-4, 1e-3), strict=True):
         assert (mine - theirs).norm() <= tolerance * theirs.norm()
@@ -139,7 +140,7 @@ def test_a_matrix_product_stands_for_a_convolution_of_a_small_map():
         conv = (nn.ConvTranspose2d if transposed else nn.Conv2d)(7, 5, 3, 2, 1, **({"output_padding": 1} if transposed else {}))
         x = torch.randn(4, 7, 4, 4)
         y = conv(x)
-        op = ops.MatrixConv(
+        op = packed.MatrixConv(
             conv.weight.detach(), conv.bias.detach(), stride=(2, 2), padding=(1, 1), transposed=transposed, act=("relu", 0.0),
             size=(7, 4, 4), out=tuple(y.shape[2:]),
         )  # fmt: skip
@@ -155,7 +156,7 @@ def test_a_matrix_product_stands_for_a_convolution_of_a_small_map():
 @pytest.mark.parametrize("transposed", [False, True])
 def test_forward_and_backward_of_a_convolution_are_adjoint(transposed):
     torch.manual_seed(3)
-    op = ops.Conv(torch.randn(6, 4, 4, 4) if transposed else torch.randn(4, 6, 4, 4), None, stride=(2, 2), padding=(1, 1),
+    op = packed.Conv(torch.randn(6, 4, 4, 4) if transposed else torch.randn(4, 6, 4, 4), None, stride=(2, 2), padding=(1, 1),
                   transposed=transposed, size=(6, 9, 10))  # fmt: skip
     x = torch.randn(3, 6, 9, 10).contiguous(memory_format=torch.channels_last)
     y, kept = op.forward(x)
@@ -195,7 +196,7 @@ def test_unknown_precisions_are_refused():
 
 
 def test_without_packed_operators_the_prepared_form_runs_and_says_so(monkeypatch):
-    monkeypatch.setattr(ops, "can_pack", lambda: "this torch has no packed convolutions (test)")
+    monkeypatch.setattr(packed, "can_pack", lambda: "this torch has no packed convolutions (test)")
     ready = networks(make(), Settings())
     assert "no CPU plan: this torch has no packed convolutions" in ready.note
     assert torch.isfinite(both(ready.pair, torch.randn(8, 100))[2]).all()
@@ -203,10 +204,10 @@ def test_without_packed_operators_the_prepared_form_runs_and_says_so(monkeypatch
 
 @needs_packing
 def test_a_plan_that_differs_is_not_used(monkeypatch):
-    monkeypatch.setattr(ops, "_masked", lambda grad, y, act: grad)
+    monkeypatch.setattr(packed, "masked", lambda grad, y, act: grad)
     ready = networks(make(), Settings())
     assert "gradients differed" in ready.note
-    assert not isinstance(ready.pair.G, ops.Plan)
+    assert not isinstance(ready.pair.G, Plan)
 
 
 @needs_packing

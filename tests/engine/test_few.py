@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from latentshift.bench import pairs
-from latentshift.engine import few, ops
+from latentshift.engine import few, ops, packed
 from latentshift.engine.precision import networks
 from latentshift.engine.run import Engine, Settings
 from latentshift.model import Pair
@@ -20,7 +20,7 @@ from latentshift.strategies.evolution import EvolGAN
 from latentshift.strategies.gradient import IFGSM, MIFGSM
 from latentshift.strategies.wrappers import StopAt
 
-needs_packing = pytest.mark.skipif(bool(ops.can_pack()), reason="this torch has no packed convolutions")
+needs_packing = pytest.mark.skipif(bool(packed.can_pack()), reason="this torch has no packed convolutions")
 CLIMB = MIFGSM(steps=3, step_size=0.05, eps=None)
 
 
@@ -144,9 +144,9 @@ def test_another_order_of_a_sum_is_noticed(dtype):
 
 @needs_packing
 def test_sums_of_a_twin_cancel():
-    conv = ops.Conv(torch.randn(6, 4, 3, 3), None, padding=(1, 1), act=("leaky_relu", 0.2), size=(4, 8, 8))
+    conv = packed.Conv(torch.randn(6, 4, 3, 3), None, padding=(1, 1), act=("leaky_relu", 0.2), size=(4, 8, 8))
     key = tuple((k, tuple(v) if isinstance(v, list | torch.Size) else v) for k, v in conv.made.items())
-    op, x, grad = few._twin(ops.Conv, key)
+    op, x, grad = few._twin(packed.Conv, key)
     y, kept = op.forward(x)
     assert float(y.abs().max()) < 1e-5 * float(x.abs().max())
     assert float(op.backward(grad, kept).abs().max()) < 1e-5 * float(grad.abs().max())

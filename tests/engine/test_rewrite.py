@@ -5,12 +5,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from latentshift.engine import ops, rewrite
+from latentshift.engine import packed, rewrite
 from latentshift.engine.precision import networks
 from latentshift.engine.run import Settings
 from latentshift.model import Pair
 
-needs_packing = pytest.mark.skipif(bool(ops.can_pack()), reason="this torch packs no weights")
+needs_packing = pytest.mark.skipif(bool(packed.can_pack()), reason="this torch packs no weights")
 
 
 def test_the_kernels_are_exact():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from latentshift.bench import pairs
-from latentshift.engine import ops, signs
+from latentshift.engine import packed, signs
 from latentshift.engine.precision import networks
 from latentshift.engine.run import Engine, Settings
 from latentshift.files.folder import read_pair
@@ -12,7 +12,7 @@ from latentshift.model import Pair
 from latentshift.noise import latents
 from latentshift.strategies.gradient import IFGSM
 
-needs_packing = pytest.mark.skipif(bool(ops.can_pack()), reason="this torch has no packed convolutions")
+needs_packing = pytest.mark.skipif(bool(packed.can_pack()), reason="this torch has no packed convolutions")
 
 
 def small(name="A"):
