@@ -18,6 +18,8 @@ from .objective import Realness, Term, uses_image0
 from .space import Context, Space
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
     from .model import Pair
@@ -84,7 +86,8 @@ class Landscape:
     Points are (rows, *shape), or (rows, width, *shape) with a population axis; values are (rows,) or (rows, width).
     `counted` is the number of rows that count in the ledger (padding and finished rows do not); None counts all. Rows from
     `distinct` on repeat the first (None: none do). The networks are not asked for them where the smaller call gives the others
-    the same bits: `few` has the numbers of rows of such calls, in order; multiples of the last are such numbers too.
+    the same bits: `few` has the numbers of rows of such calls, in order; multiples of the last are such numbers too. `both`
+    gives the critic's logit and its gradient by flat points at once, where an engine has something faster than torch's own.
     """
 
     def __init__(
@@ -104,6 +107,7 @@ class Landscape:
         self.counted: int | None = None
         self.distinct: int | None = None
         self.few: tuple[int, ...] = ()
+        self.both: Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]] | None = None
         self._cut: tuple[Context, int, Context] | None = None
 
     @property
@@ -157,6 +161,15 @@ class Landscape:
 
     def _value_and_grad(self, objective: Term, p: Tensor) -> tuple[Tensor, Tensor]:
         flat, context, lead = self._flat(p.detach(), objective)
+        if self.both is not None and objective.is_score:
+            value, grad = self.both(flat, context.label)
+            for what in vars(self.ledger):
+                self._count(what, flat.shape[0], context)
+        else:
+            value, grad = self._differentiated(objective, flat, context)
+        return self._whole(value.detach().reshape(lead)), self._whole(grad.reshape(*lead, *grad.shape[1:]))
+
+    def _differentiated(self, objective: Term, flat: Tensor, context: Context) -> tuple[Tensor, Tensor]:
         flat = flat.detach().requires_grad_(True)
         with torch.enable_grad():
             scene = _Scene(self, flat, context)
@@ -172,7 +185,7 @@ class Landscape:
             self._count("g_backward", rows, context)
         if scene._logit is not None:
             self._count("d_backward", rows, context)
-        return self._whole(value.detach().reshape(lead)), self._whole(grad.reshape(*lead, *grad.shape[1:]))
+        return value, grad
 
     def value(self, p: Tensor) -> Tensor:
         """Return the objective, (rows,) or (rows, width); no gradient is recorded."""
@@ -263,7 +276,7 @@ class Landscape:
 
     def on(self, pair: Pair) -> Landscape:
         """Return this landscape over another form of the same networks, on the same ledger."""
-        return self._like(pair=pair, few=())
+        return self._like(pair=pair, few=(), both=None)
 
     def _differentiable(self) -> Landscape:
         """Return this landscape over networks that torch can differentiate in every way: a plan's plain form."""

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..engine.few import few_rows
+from ..engine.climb import readied
 from ..engine.precision import networks as forms
 from ..engine.run import Settings
 from ..engine.steps import filled, padded
@@ -91,7 +91,7 @@ def own(pair: Pair, z: Tensor) -> Step:
     index = filled(torch.arange(rows), padded(rows, z.device))
     land = Landscape(pair, Context(seed=index, point0=z[index]))
     land.counted = land.distinct = rows
-    land.few = few_rows(pair, land.space)
+    readied(land)
     draw = Draw(index)
     start = climb.init(z[index], land, draw)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..landscape import Landscape
 from ..noise import SEED_LIMIT, latents
-from .few import few_rows
+from .climb import readied
 from .memory import default_chunk
 from .steps import Clock, timed
 
@@ -85,13 +85,11 @@ def _start(engine: Engine, z0: Tensor, seeds: Sequence[int], labels: Tensor | No
         point = engine.space.enter(engine.pair, z, context)
     land = Landscape(engine.pair, context._replace(point0=point), space=engine.space, objective=engine.objective)
     land.counted = land.distinct = len(z0)
-    land.few = few_rows(engine.pair, engine.space, engine.settings.pad)
-    return land.with_start_images(point), point
+    return readied(land, engine.settings.pad).with_start_images(point), point
 
 
 def _step(engine: Engine, land: Landscape, point: Tensor, clock: Clock) -> float:
-    moving = land if engine.moving is engine.pair else land.on(engine.moving)
-    moving.few = few_rows(engine.moving, engine.space, engine.settings.pad)
+    moving = land if engine.moving is engine.pair else readied(land.on(engine.moving), engine.settings.pad)
     return engine.stepper.trial(moving, point, clock) if engine.strategy.rounds else 0.0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -62,6 +63,25 @@ class Plan(nn.Module):
                 for op in ops:
                     y = op.forward(y, label)[0]
         return y.to(given)
+
+    def forth(self, x: Tensor, label: Tensor | None = None) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """Return what `forward` does, and the way from its gradient to that of x: for callers without autograd."""
+        given, ops, kept = x.dtype, self.called(len(x)), []
+        y = x.to(self.dtype)
+        if y.ndim == 4:
+            y = channels_last(y)
+        for op in ops:
+            y, keep = op.forward(y, label)
+            kept.append(keep)
+        inner = y.dtype
+
+        def back(grad: Tensor) -> Tensor:
+            grad = grad.to(inner)
+            for op, keep in zip(reversed(ops), reversed(kept), strict=True):
+                grad = op.backward(grad, keep)
+            return grad.to(given)
+
+        return y.to(given), back
 
     def called(self, rows: int) -> list[Op]:
         """Return the operations for a call of so many rows: where it is one of `FEW`, in forms that give a row the bits that it

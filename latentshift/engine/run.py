@@ -19,9 +19,9 @@ from ..objective import Realness, Term
 from ..space import Context, Space
 from ..strategies.base import REASONS, Strategy, strategy_name
 from .chunk import chunk_for
+from .climb import readied
 from .cuda import Recorded
 from .estimate import Estimate, foretold
-from .few import few_rows
 from .graphs import Graphs, TorchGraphs, can_record
 from .memory import default_chunk, is_out_of_memory, limit
 from .precision import networks, working
@@ -232,8 +232,7 @@ class Engine:
         context = context._replace(point0=point0)
         land = Landscape(self.pair, context, space=self.space, objective=self.objective, ledger=self.run_.ledger)
         land.counted = land.distinct = rows
-        land.few = few_rows(self.pair, self.space, self.settings.pad)
-        land.with_start_images(point0)
+        readied(land, self.settings.pad).with_start_images(point0)
         before = land.ledger.copy()
         same = self.moving is self.pair
         tells = same and strategy.tells_start and self.objective.core().is_score and strategy.rounds > 0
@@ -242,8 +241,7 @@ class Engine:
             start_images, score0 = self._look(land, point0)
         elif images0:
             start_images = land.images(point0)
-        moving = land if same else land.on(self.moving)
-        moving.few = few_rows(self.moving, self.space, self.settings.pad)
+        moving = land if same else readied(land.on(self.moving), self.settings.pad)
         state, told, spent = self.stepper.run(moving, point0, rows)
         if tells:
             score0 = told[0]

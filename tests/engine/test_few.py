@@ -11,6 +11,7 @@ from torch import nn
 
 from latentshift.bench import pairs
 from latentshift.engine import few, ops, packed
+from latentshift.engine.plan import Plan
 from latentshift.engine.precision import networks
 from latentshift.engine.run import Engine, Settings
 from latentshift.model import Pair
@@ -38,8 +39,13 @@ def refined(pair, rows, strategy=CLIMB, **settings):
 
 
 def sizes_seen(net):
+    """Gather the numbers of rows that a plan, or another module, is called with."""
     seen = []
-    net.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
+    if isinstance(net, Plan):
+        usual = net.called
+        net.called = lambda rows: seen.append(rows) or usual(rows)
+    else:
+        net.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
     return seen
 
 
