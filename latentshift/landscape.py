@@ -57,8 +57,9 @@ class Ledger:
 
 
 class _Scene:
-    def __init__(self, land: Landscape, point: Tensor, context: Context) -> None:
+    def __init__(self, land: Landscape, point: Tensor, context: Context, rows: int) -> None:
         self.land, self.point, self.context = land, point, context
+        self.width = point.shape[0] // rows  # points a row
         self.space, self.pair = land.space, land.pair
         self._images: Tensor | None = None
         self._logit: Tensor | None = None
@@ -68,7 +69,7 @@ class _Scene:
         if self._images is None:
             self._images = self.land.space.decode(self.land.pair, self.point, self.context)
             if self.space.runs_generator:
-                self.land._count("g_forward", self.point.shape[0], self.context)
+                self.land._count("g_forward", self.point.shape[0], self.width)
         return self._images
 
     @property
@@ -76,7 +77,7 @@ class _Scene:
         if self._logit is None:
             images = self.images
             self._logit = self.land.pair.logit(images, self.context.label)
-            self.land._count("d_forward", self.point.shape[0], self.context)
+            self.land._count("d_forward", self.point.shape[0], self.width)
         return self._logit
 
 
@@ -127,9 +128,9 @@ class Landscape:
             return rows
         return next((m for m in range(distinct, rows) if m * width in few or not m * width % few[-1]), rows)
 
-    def _count(self, what: str, rows: int, context: Context | None = None) -> None:
-        width = rows // (context or self.context).seed.shape[0]
-        setattr(self.ledger, what, getattr(self.ledger, what) + (rows if self.counted is None else self.counted * width))
+    def _count(self, what: str, points: int, width: int = 1) -> None:
+        done = points if self.counted is None else self.counted * width
+        setattr(self.ledger, what, getattr(self.ledger, what) + done)
 
     def _called(self, p: Tensor, objective: Term | None = None) -> tuple[Tensor, Context]:
         """Return the points and the context of the rows that the networks are asked for."""
@@ -157,22 +158,22 @@ class Landscape:
     def _value(self, objective: Term, p: Tensor) -> Tensor:
         flat, context, lead = self._flat(p, objective)
         with torch.no_grad():
-            return self._whole(objective.value(_Scene(self, flat, context)).reshape(lead))
+            return self._whole(objective.value(_Scene(self, flat, context, lead[0])).reshape(lead))
 
     def _value_and_grad(self, objective: Term, p: Tensor) -> tuple[Tensor, Tensor]:
         flat, context, lead = self._flat(p.detach(), objective)
         if self.both is not None and objective.is_score:
             value, grad = self.both(flat, context.label)
             for what in vars(self.ledger):
-                self._count(what, flat.shape[0], context)
+                self._count(what, flat.shape[0], flat.shape[0] // lead[0])
         else:
-            value, grad = self._differentiated(objective, flat, context)
+            value, grad = self._differentiated(objective, flat, context, lead[0])
         return self._whole(value.detach().reshape(lead)), self._whole(grad.reshape(*lead, *grad.shape[1:]))
 
-    def _differentiated(self, objective: Term, flat: Tensor, context: Context) -> tuple[Tensor, Tensor]:
+    def _differentiated(self, objective: Term, flat: Tensor, context: Context, rows: int) -> tuple[Tensor, Tensor]:
         flat = flat.detach().requires_grad_(True)
         with torch.enable_grad():
-            scene = _Scene(self, flat, context)
+            scene = _Scene(self, flat, context, rows)
             value = objective.value(scene)
             if not value.requires_grad:
                 raise MissingCapabilityError(
@@ -180,11 +181,10 @@ class Landscape:
                     way_out="Use a method without gradients ('latentshift strategies'), or a differentiable G and D.",
                 )
             (grad,) = torch.autograd.grad(value, flat, torch.ones_like(value))
-        rows = flat.shape[0]
         if scene._images is not None and self.space.runs_generator:
-            self._count("g_backward", rows, context)
+            self._count("g_backward", flat.shape[0], scene.width)
         if scene._logit is not None:
-            self._count("d_backward", rows, context)
+            self._count("d_backward", flat.shape[0], scene.width)
         return value, grad
 
     def value(self, p: Tensor) -> Tensor:
@@ -212,11 +212,11 @@ class Landscape:
         """Return the critic's mean logit over the images of `p` moved by one pixel to the left and to the right: one forward
         of G and two of D."""
         with torch.no_grad():
-            scene = _Scene(self, p, self.context)
+            scene = _Scene(self, p, self.context, len(p))
             moved = [torch.cat([x[..., 1:], x[..., -1:]], -1) for x in (scene.images, scene.images.flip(-1))]
             views = (moved[0], moved[1].flip(-1))
             scores = [self.pair.logit(x.contiguous(), self.context.label) for x in views]
-        self._count("d_forward", 2 * p.shape[0])
+        self._count("d_forward", 2 * p.shape[0], 2)
         return (scores[0] + scores[1]) / 2
 
     def score_and_grad(self, p: Tensor) -> tuple[Tensor, Tensor]:
@@ -227,13 +227,14 @@ class Landscape:
         """Return the images of points (rows, *shape)."""
         flat, context, lead = self._flat(p, Realness())
         with torch.no_grad():
-            images = _Scene(self, flat, context).images
+            images = _Scene(self, flat, context, lead[0]).images
         return self._whole(images.reshape(*lead, *images.shape[1:]))
 
     def images_and_score(self, p: Tensor) -> tuple[Tensor, Tensor]:
         """Return the images of points (rows, *shape) and their logits: one forward of G and D."""
         with torch.no_grad():
-            scene = _Scene(self, *self._called(p, Realness()))
+            called, context = self._called(p, Realness())
+            scene = _Scene(self, called, context, len(called))
             return self._whole(scene.images), self._whole(scene.logit)
 
     def jvp(self, p: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -242,7 +243,7 @@ class Landscape:
             warnings.simplefilter("ignore", DeprecationWarning)
             pair = self._differentiable().pair
             out: Any = torch.func.jvp(lambda q: self.space.decode(pair, q, self.context), (p,), (v,))
-        self._count("g_forward", 2 * p.shape[0])
+        self._count("g_forward", 2 * p.shape[0], 2)
         images, tangent = out
         return images, tangent
 
@@ -251,12 +252,12 @@ class Landscape:
         forward of G and m backward passes, batched."""
         p = p.detach().requires_grad_(True)
         with torch.enable_grad():
-            flat = _Scene(self._differentiable(), p, self.context).images.flatten(1)
+            flat = _Scene(self._differentiable(), p, self.context, len(p)).images.flatten(1)
             out = flat if project is None else flat @ project.T.to(flat)
             rows, m = out.shape
             unit = torch.eye(m, dtype=out.dtype, device=out.device).unsqueeze(1).expand(m, rows, m)
             (grad,) = torch.autograd.grad(out, p, unit, is_grads_batched=True)
-        self._count("g_backward", rows * m)
+        self._count("g_backward", rows * m, m)
         return grad.flatten(2).transpose(0, 1)
 
     def with_start_images(self, p: Tensor) -> Landscape:
