@@ -71,7 +71,7 @@ JUDGES = {
 }
 #: the same G, so the same honest critic
 HONEST_OF = {"fashion32-sn": "fashion32"}
-KEPT = ("verdict", "why", "steps", "step_size", "tried", "auc_raw", "auc_refined", "seconds", "overfitting")  # of a card
+KEPT = ("verdict", "why", "steps", "step_size", "space", "tried", "auc_raw", "auc_refined", "seconds", "overfitting")  # of a card
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +180,7 @@ def honest(name: str, pair: Any, reals: np.ndarray, out: Path, kind: str = "both
 def refine_arm(arm: str, pair: Any, seeds: range, critic: Any, card: dict[str, Any], steps: int, n: int) -> Any:
     """Return the result of an arm through the public API."""
     size = (card.get("step_size") or 0.05) if arm in ("auto, reals", "random") else 0.05
+    space = card.get("space", "z") if arm in ("auto, reals", "random") else "z"
     moves = {"steps": steps, "step_size": size, "eps": None, "support": "auto", "unit": "prior"}
     if arm == "raw":
         return Sampler(pair).refine(seeds=seeds, strategy="ifgsm", steps=0)
@@ -190,12 +191,12 @@ def refine_arm(arm: str, pair: Any, seeds: range, critic: Any, card: dict[str, A
     if arm == "own 4 x 0.05":  # what `auto` was before this page
         return Sampler(pair).refine(seeds=seeds, steps=4, step_size=0.05)
     if arm == "random":
-        return Sampler(pair, strategy=RandomSigns(**moves)).refine(seeds=seeds)
+        return Sampler(pair, strategy=RandomSigns(**moves), space=space).refine(seeds=seeds)
     if arm == "best of N":
         return Sampler(pair, strategy="best-of-n").refine(seeds=seeds, steps=n)
     if card.get("verdict") != "climb" and arm == "auto, reals":
         return Sampler(pair).refine(seeds=seeds, strategy="ifgsm", steps=0)
-    return Sampler(pair, critic=critic, recipe="auto/reals").refine(seeds=seeds, steps=steps, step_size=size)
+    return Sampler(pair, critic=critic, recipe="auto/reals", space=space).refine(seeds=seeds, steps=steps, step_size=size)
 
 
 def run_pair(name: str, args: argparse.Namespace) -> None:
@@ -236,7 +237,7 @@ def run_pair(name: str, args: argparse.Namespace) -> None:
         begun = time.process_time()
         results = [refine_arm(arm, pair, seeds, critic, card, steps, n) for seeds in draws]
         rows["cpu_ms"] = 1000 * (time.process_time() - begun) / sum(len(d) for d in draws)
-        move = [(r.z - q.z).flatten(1).norm(dim=1).mean() / q.z.flatten(1).norm(dim=1).mean() for r, q in zip(results, raws)]
+        move = [(r.z - r.z0).flatten(1).norm(dim=1).mean() / r.z0.flatten(1).norm(dim=1).mean() for r in results]
         rows["move"] = float(sum(move) / len(move))
         for j in names:
             rows["judges"][j] = [

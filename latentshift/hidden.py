@@ -1,7 +1,8 @@
 """Hidden layers of a generator as spaces: what moves is the input of one of its weighted layers (collaborative sampling).
 
 For a generator that is a plain row of layers. Layers are counted by those that carry a weight matrix, so that a prepared copy
-(batch norms folded, dropout gone) has the same spaces: `layer1` is the input of the second one, and so on.
+(batch norms folded, dropout gone) has the same spaces: `layer1` is the input of the second one, and so on. The unit of such a
+space (`unit="prior"`) is the standard deviation of its coordinates over `ROWS` latents of fixed seeds, to three digits.
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import RequestError
 from .lazy import torch
+from .noise import latents
 from .space import Context, Flat, Prior, Space
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+#: latents, and the first of their seeds (nobody's), from which the unit of a layer is read
+ROWS, _SEED = 32, 3_100_000_000
 _NO_LAW = Flat()
-_shapes: weakref.WeakKeyDictionary[Any, dict[int, tuple[int, ...]]] = weakref.WeakKeyDictionary()
+_found_before: weakref.WeakKeyDictionary[Any, tuple[Prior, dict[str, LayerSpace]]] = weakref.WeakKeyDictionary()
 
 
 def row_of_layers(module: Any) -> list[Any] | None:
@@ -72,29 +76,32 @@ class LayerSpace(Space):
         return _run(self._split(pair)[1], point, context.label)
 
 
-def layer_spaces(G: Any, z_shape: tuple[int, ...], classes: int | None) -> dict[str, LayerSpace]:
-    """Return the spaces of G's hidden layers by name, in order; none where G is no plain row of layers."""
+def layer_spaces(G: Any, z: Space, classes: int | None) -> dict[str, LayerSpace]:
+    """Return the spaces of G's hidden layers by name, in order; none where G is no plain row of layers. `z` is its own."""
     layers = row_of_layers(G) if isinstance(G, torch.nn.Module) else None
-    if layers is None or not z_shape:
+    if layers is None or not z.shape:
         return {}
-    if G not in _shapes:
-        _shapes[G] = _found(G, layers, z_shape, classes)
-    return {f"layer{k}": LayerSpace(name=f"layer{k}", shape=shape, cut=k) for k, shape in _shapes[G].items()}
+    if G not in _found_before or _found_before[G][0] != z.prior:
+        _found_before[G] = z.prior, _found(G, layers, z, classes)
+    return _found_before[G][1]
 
 
-def _found(G: Any, layers: list[Any], z_shape: tuple[int, ...], classes: int | None) -> dict[int, tuple[int, ...]]:
+def _found(G: Any, layers: list[Any], z: Space, classes: int | None) -> dict[str, LayerSpace]:
     places, like = cuts(layers), next(G.parameters(), None)
     if like is None or G.training:
         return {}
-    x = torch.zeros(1, *z_shape, dtype=like.dtype, device=like.device)
-    label = torch.zeros(1, dtype=torch.long, device=like.device) if classes else None
-    shapes: dict[int, tuple[int, ...]] = {}
+    rows = torch.from_numpy(latents(range(_SEED, _SEED + ROWS), z.shape, z.prior))
+    x = rows.to(like.device, like.dtype)
+    label = torch.arange(ROWS, device=like.device) % classes if classes else None
+    spaces: dict[str, LayerSpace] = {}
     with torch.no_grad():
         try:
             for k, (a, b) in enumerate(zip([0, *places], places, strict=False)):
                 x = _run(layers[a:b], x, label)
                 if k:
-                    shapes[k] = tuple(x.shape[1:])
+                    spread = float(f"{float(x.float().std()):.3g}") or 1.0
+                    name = f"layer{k}"
+                    spaces[name] = LayerSpace(name=name, shape=tuple(x.shape[1:]), cut=k, prior=Flat(spread))
         except (RuntimeError, ValueError, TypeError):  # no row of layers after all: it has no such spaces
             return {}
-    return shapes
+    return spaces

@@ -247,7 +247,7 @@ class Pair:
 
         found = {self.space.name: self.space, **self.more_spaces}
         if not self.more_spaces:
-            found |= layer_spaces(self.G, self.space.shape, self.classes)
+            found |= layer_spaces(self.G, self.space, self.classes)
         if self.image_shape is not None:
             low, high = self.image_range
             if len(self.image_shape) == 1 and self.image_range == (-1.0, 1.0):  # points whose range nobody stated have no walls

@@ -345,7 +345,8 @@ class Sampler:
         key = (id(reals), recipe)
         if self._fit is None or self._fit[0] != key:
             use = None if recipe is AUTO_REALS else make_strategy(recipe.strategy, **recipe.options)
-            self._fit = (key, guided(pair, reals, recipe, strategy=use), reals)
+            name = self.space_name.name if isinstance(self.space_name, Space) else self.space_name
+            self._fit = (key, guided(pair, reals, recipe, strategy=use, space=name), reals)
         return self._fit[1]
 
     def _result(

@@ -123,12 +123,19 @@ class Prior:
 
 @dataclass(frozen=True)
 class Flat(Prior):
-    """No law: every point is as good as another (image space, a hidden layer)."""
+    """No law: every point is as good as another (image space, a hidden layer).
+
+    `spread` is the length of one unit of it, where there is one: a hidden layer's coordinates spread that far.
+    """
 
     kind = "none"
+    spread: float = 1.0
+
+    def scale(self) -> float:
+        return self.spread
 
     def near(self, z: Tensor, noise: Tensor, s: Tensor | float) -> Tensor:
-        return z + s * noise
+        return z + s * self.spread * noise
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,13 @@ fit_options = options(
     "--strategy", metavar="NAME", help="How it will be climbed, by a gradient method.  [default: ifgsm, 2 steps of 0.05]"
 )
 @click.option("--option", "more", multiple=True, metavar="KEY=VALUE", help="An option of that method (repeatable).")
+@click.option(
+    "--space",
+    default="auto",
+    show_default=True,
+    metavar="NAME",
+    help="Where it will be climbed: z, a hidden layer (layer1), or auto: the first layer where there is one.",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1.")
 @click.option("--outdir", type=click.Path(path_type=Path), required=True, metavar="OUT", help="Where to write the folder.")
 @click.option("--overwrite", is_flag=True, help="Take the place of a critic in --outdir.")
@@ -90,6 +97,7 @@ def command(**typed: Any) -> None:
     climb = f": latentshift refine --critic {outdir} --recipe auto/reals --steps {fitted.steps}"
     size = getattr(fitted.strategy, "step_size", None)
     climb += "" if size is None else f" --step-size {size:g}"
+    climb += "" if fitted.space == "z" else f" --space {fitted.space}"
     talk.fact(f"wrote {outdir}{climb if fitted.verdict == 'climb' else ''}")
 
 
@@ -106,7 +114,7 @@ def fit_arguments(typed: dict[str, Any]) -> dict[str, Any]:
     from ..recipe import parse_option
     from ..registry import make_strategy
 
-    found = {k: typed[k] for k in ("kind", "updates", "bound", "trunk", "mirror", "seed")}
+    found = {k: typed[k] for k in ("kind", "updates", "bound", "trunk", "mirror", "seed", "space")}
     found["held"] = typed["held_out"]
     more = dict(parse_option(text) for text in typed["more"])
     if typed["strategy"] is not None:

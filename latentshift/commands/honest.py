@@ -51,9 +51,9 @@ def wants_critic(typed: dict[str, Any], pair: Pair) -> bool:
 
 
 def with_critic(
-    typed: dict[str, Any], pair: Pair, recipe: Recipe, reals: Reals, talk: Talk
+    typed: dict[str, Any], pair: Pair, recipe: Recipe, reals: Reals, talk: Talk, space: str | None = None
 ) -> tuple[Pair, Recipe, dict[str, Any] | None]:
-    """Return the pair with its honest critic, the recipe that climbs it, and what the record says of it."""
+    """Return the pair with its honest critic, the recipe that climbs it, and what the record says of it; `space` was asked."""
     from ..recipe import AUTO_REALS
     from ..registry import make_strategy
     from ..train.auto import guided
@@ -65,7 +65,7 @@ def with_critic(
         recipe = AUTO_REALS if recipe == AUTO_REALS else recipe
     if recipe is not AUTO_REALS:
         strategy = make_strategy(recipe.strategy, **recipe.options)
-    found = guided(pair, reals, recipe, strategy=strategy, report=talk.note)
+    found = guided(pair, reals, recipe, strategy=strategy, space=space, report=talk.note)
     talk.note(f"honest critic: {found.told}")
     told = found.honest
     if told is not None:

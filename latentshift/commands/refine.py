@@ -226,7 +226,9 @@ def _work(
     if reals is not None:
         if resume is not None:
             refuse_changes(record, {"reals_sha256": reals.sha256}, resume)  # before anything is fitted
-        pair, recipe, told = with_critic(typed, pair, recipe, reals, talk)
+        asked = space.name if space.entered or typed["space"] is not None else None
+        pair, recipe, told = with_critic(typed, pair, recipe, reals, talk, asked)
+        space = space if space.name == recipe.space else pair.spaces[recipe.space]
     strategy = recipe.build(judge_of(recipe, pair))
     if typed["reals"] is not None and not fits:
         if not strategy.reads_reals:

@@ -25,6 +25,7 @@ from ..files.write import output_errors
 from ..model import Pair
 from ..recipe import AUTO, AUTO_REALS, Recipe
 from ..strategies.base import Strategy
+from .ground import Ground
 from .honest import LEAST, UPTO, WANTED, fit_critic, real_images
 
 
@@ -44,15 +45,17 @@ def guided(
     recipe: Recipe = AUTO_REALS,
     *,
     strategy: Strategy | None = None,
+    space: str | None = None,
     cache: bool = True,
     report: Callable[[str], None] | None = None,
     **options: Any,
 ) -> Guided:
     """Return what to climb and how, given real images (a path, what was read, a uint8 array, or floats in the pair's range).
 
-    `strategy` is how the critic is climbed at most (None: ten sign steps; `depth` says how far), `options` are those of
-    `fit_critic`. With fewer than 100 images no critic is fitted: the recipe without real images is used, with a warning that
-    says how many are wanted.
+    `strategy` is how the critic is climbed at most (None: ten sign steps; `depth` says how far), `space` where (None: that of
+    the recipe, and for `auto` the first hidden layer where G is a row of layers), `options` are those of `fit_critic`. With
+    fewer than 100 images no critic is fitted: the recipe without real images is used, with a warning that says how many are
+    wanted.
     """
     data = real_images(reals, pair)
     if len(data) < LEAST:
@@ -62,15 +65,16 @@ def guided(
         )
         warnings.warn(text, LatentshiftWarning, stacklevel=2)
         return Guided(pair, AUTO, text)
-    use = strategy or UPTO
-    folder = _place(pair, data.sha256, use, options) if cache and pair.sha256 and data.sha256 else None
+    use, plain = strategy or UPTO, recipe is AUTO_REALS
+    where = Ground.of(pair, space or ("auto" if plain else recipe.space)).space.name
+    folder = _place(pair, data.sha256, use, {"space": where, **options}) if cache and pair.sha256 and data.sha256 else None
     critic, card = None, None
     if folder is not None and is_pair_folder(folder):
         critic, card = read_critic(folder), read_card(folder)["honest"]
         if report:
             report(f"the honest critic for these images and this model is there: {folder}")
     if critic is None or card is None:
-        fitted = fit_critic(pair, data, strategy=use, report=report, **options)
+        fitted = fit_critic(pair, data, strategy=use, space=where, report=report, **options)
         critic, card = fitted.critic, fitted.card()["honest"]
         if folder is not None:
             with output_errors(folder):
@@ -78,11 +82,12 @@ def guided(
             fitted.save(folder)
     steps = int(card["steps"]) if card["verdict"] == "climb" else 0
     now = {"steps": steps, **({} if not steps or card.get("step_size") is None else {"step_size": card["step_size"]})}
-    if recipe is AUTO_REALS:  # the number of steps is the rule's, so the recipe keeps its name
-        recipe = replace(recipe, options={**recipe.options, **now})
+    if plain:  # the number of steps and the space are the rule's, so the recipe keeps its name
+        recipe = replace(recipe, options={**recipe.options, **now}, space=where)
     elif any(recipe.options.get(k) != v for k, v in now.items()):
         recipe = recipe.changed(**now)
     size = f" of {now['step_size']:g}" if "step_size" in now else ""
+    size += "" if where == pair.space.name else f" in {where}"
     action = f"climbed {steps} step{'s' * (steps != 1)}{size}" if steps else "the samples are left as they are"
     return Guided(replace(pair, critic=critic), recipe, f"{card['verdict']}: {card['why']}; {action}", card)
 

@@ -19,6 +19,7 @@ from ..model import Pair
 from ..space import Space
 from ..strategies.base import Strategy
 from ..strategies.gradient import IFGSM
+from .ground import Ground
 from .loop import Settings, Trainer
 from .pieces import R1, initialise
 from .shifts import Climb
@@ -63,19 +64,23 @@ def head_layers(shape: Sequence[int]) -> list[dict[str, Any]]:
     ]
 
 
-class Frozen(nn.Module):
-    """A pair's generator as the loop wants one, seen through `look` (a trunk) where one is given: (z, label) -> features."""
+_POOL = 2**24  # numbers that a pool of points may hold
 
-    def __init__(self, pair: Pair, look: nn.Module | None = None) -> None:
+
+class Frozen(nn.Module):
+    """A pair's generator as the loop wants one, from the points of a space (None: latents), seen through `look` (a trunk)
+    where one is given: (points, label) -> features."""
+
+    def __init__(self, pair: Pair, look: nn.Module | None = None, space: Space | None = None) -> None:
         super().__init__()
         self.nothing = nn.Parameter(torch.zeros(1))  # an optimiser wants a parameter; it never gets a gradient
-        self.pair, self.look = (pair,), (look,)  # in tuples: neither is this module's to train, move or copy
+        self.ground, self.look = (Ground(pair, space or pair.space),), (look,)  # in tuples: not to train, move or copy
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Frozen:
         return self
 
-    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
-        images = self.pair[0].generate(z, label)
+    def forward(self, point: Tensor, label: Tensor | None = None) -> Tensor:
+        images = self.ground[0].decode(point, label)
         look = self.look[0]
         if look is None:
             return images
@@ -85,10 +90,20 @@ class Frozen(nn.Module):
 
 class HonestShift:
     """A latent shift that leaves a third of the rows raw, climbs a third by 1 to `steps` steps, and takes the rest from
-    a pool of rows that were climbed before (of the same label, where there are labels)."""
+    a pool of rows that were climbed before (of the same label, where there are labels). With a `ground` the latents are taken
+    to its points first, and points move."""
 
-    def __init__(self, climb: Strategy, *, pool: int = 4000, seed: int = 0, space: Space | None = None) -> None:
-        self.climb, self.limit, self.space = climb, pool, space
+    def __init__(
+        self,
+        climb: Strategy,
+        *,
+        pool: int = 4000,
+        seed: int = 0,
+        space: Space | None = None,
+        ground: Ground | None = None,
+    ) -> None:
+        self.climb, self.limit, self.ground = climb, pool, ground
+        self.space = ground.plain if ground is not None else space
         self.pool: Tensor | None = None
         self.labels: Tensor | None = None
         self.generator = torch.Generator().manual_seed(seed)
@@ -107,6 +122,9 @@ class HonestShift:
         return torch.where(known, self.pool[pick], fresh)
 
     def __call__(self, z: Tensor, label: Tensor | None, G: Callable[..., Tensor], D: Callable[..., Tensor]) -> Tensor:
+        if self.ground is not None:
+            with torch.no_grad():
+                z = self.ground.enter(z, label)
         third = len(z) // 3
         part = slice(third, 2 * third) if self.pool is not None else slice(third, None)
         steps = 1 + self._upto(max(1, self.climb.steps))
@@ -116,9 +134,10 @@ class HonestShift:
         if self.pool is not None:
             rest = slice(2 * third, None)
             rows.append(self._old(z[rest], None if label is None else label[rest]))
-        self.pool = torch.cat([self.pool, moved])[-self.limit :] if self.pool is not None else moved
+        keep = min(self.limit, max(256, _POOL // max(1, moved[0].numel())))
+        self.pool = torch.cat([self.pool, moved])[-keep:] if self.pool is not None else moved
         if mine is not None:
-            self.labels = torch.cat([self.labels, mine])[-self.limit :] if self.labels is not None else mine
+            self.labels = torch.cat([self.labels, mine])[-keep:] if self.labels is not None else mine
         return torch.cat(rows)
 
 
@@ -131,6 +150,7 @@ def honest_trainer(
     D: LayerNet | None = None,
     climb: Strategy | None = None,
     space: Space | None = None,
+    ground: Ground | None = None,
     updates: int = 240,
     gamma: float = 1.0,
     penalties: Sequence[Penalty] | None = None,
@@ -144,7 +164,8 @@ def honest_trainer(
     """Return a Trainer that fits an honest critic to a frozen `G`; run it, then take `average_d.net`.
 
     `image` is (channels, height, width). Logistic loss, R1 with `gamma` (or other `penalties`), Adam 5e-4 (0.5, 0.9), batch
-    64. `D` is the network to fit, a small pixel critic where left out. For labelled pairs the critic ignores the labels.
+    64. `D` is the network to fit, a small pixel critic where left out. For labelled pairs the critic ignores the labels. With
+    a `ground`, `prior` draws latents and `G` takes the points of that ground.
     """
     climb = climb or IFGSM(steps=5, step_size=0.05, eps=None, support="auto", unit="prior")
     if D is None:
@@ -160,7 +181,7 @@ def honest_trainer(
         spectral_norm=spectral_norm,
         seed=seed,
     )
-    shift = HonestShift(climb, seed=seed, space=space)
+    shift = HonestShift(climb, seed=seed, space=space, ground=ground)
     return Trainer(
         G,
         D,

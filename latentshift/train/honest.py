@@ -32,12 +32,11 @@ from ..files.reals import Reals, read_reals
 from ..head import features_of
 from ..layers import LayerNet
 from ..model import Capability, Critic, Pair, require
-from ..noise import Draw, latents
-from ..space import Context
-from ..strategies.base import Strategy, where_rows
+from ..strategies.base import Strategy
 from ..strategies.gradient import IFGSM
 from .critic import Frozen, honest_trainer
 from .depth import Eye, depth
+from .ground import Ground, batches
 from .kinds import Part, bound_of, make_part, parts_of
 from .loop import Trainer
 from .overfit import Overfit, kinship, overfitting, small
@@ -50,7 +49,6 @@ SEES = 0.6
 UPTO = IFGSM(steps=10, step_size=0.05, eps=None, support="auto", unit="prior")
 USE = IFGSM(steps=2, step_size=0.05, eps=None, support="auto", unit="prior")
 BEYOND = IFGSM(steps=5, step_size=0.1, eps=None, support="auto", unit="prior")
-_PILOT_SEED = 3_000_000_000  # pilots and training latents stay away from the seeds that people use
 PILOTS = 256
 CACHED = 2000  # real images whose features are kept (50 kB each at 64 pixels); of more they are made batch by batch
 
@@ -60,8 +58,8 @@ class HonestCritic:
     """A fitted critic and what was measured on held-out images.
 
     `verdict` is "climb", "pick" or "neither", `strategy` and `steps` how far to climb, `tried` what was asked of each length
-    (see `depth`). `auc_raw`, `auc_refined`: held-out reals against raw and against refined samples. `networks` may not judge
-    what this critic improved.
+    (see `depth`), `space` where. `auc_raw`, `auc_refined`: held-out reals against raw and against refined samples. `networks`
+    may not judge what this critic improved.
     """
 
     critic: Critic
@@ -72,6 +70,7 @@ class HonestCritic:
     auc_refined: float
     steps: int
     strategy: Strategy
+    space: str
     parts: tuple[dict[str, Any], ...]
     networks: tuple[str, ...]
     calibrated: bool
@@ -106,6 +105,7 @@ class HonestCritic:
                 "why": self.why,
                 "steps": self.steps,
                 "step_size": getattr(self.strategy, "step_size", None),
+                "space": self.space,
                 "tried": list(self.tried),
                 "auc_raw": self.auc_raw,
                 "auc_refined": self.auc_refined,
@@ -180,6 +180,7 @@ def fit_critic(
     kind: str = "both",
     updates: int | None = None,
     strategy: Strategy = UPTO,
+    space: str = "auto",
     negatives: Strategy | None = None,
     bound: str = "r1",
     trunk: str = "squeezenet",
@@ -190,7 +191,8 @@ def fit_critic(
 ) -> HonestCritic:
     """Fit an honest critic of `kind` ("both", "pixel", "features", "own") to `reals` for the frozen G of `pair`.
 
-    `strategy` is how it will be climbed at most; how far, held-out images say (`depth`). `negatives` is how samples are refined
+    `strategy` is how it will be climbed at most; how far, held-out images say (`depth`). `space` is where: "z", a layer, or
+    "auto" (the first hidden layer where G is a row of layers: docs/third-party.md). `negatives` is how samples are refined
     while it learns (None: for the default strategy up to five steps of twice the length, else `strategy` itself). `mirror`: add
     mirrored images (None: for colour images).
     Raises FileError for fewer than 100 images, RequestError for images of another kind than G's.
@@ -212,8 +214,9 @@ def fit_critic(
         warnings.warn(
             f"{len(x)} real images: an honest critic wants {WANTED} or more, so expect little", LatentshiftWarning, stacklevel=2
         )
-    z, label = _pilots(pair, PILOTS)
-    raw = _images(pair, z, label)
+    ground = Ground.of(pair, space)
+    z, label = ground.pilots(PILOTS)
+    raw = ground.images(z, label)
     _of_one_kind(pair, raw, x)
     learn = negatives or (BEYOND if strategy is UPTO else strategy)
     if learn.pilot:
@@ -222,14 +225,14 @@ def fit_critic(
     told: list[dict[str, Any]] = []
     for name in parts_of(kind):
         part = make_part(name, pair, train, trunk=trunk, mirror=mirror, updates=updates, seed=seed)
-        net, facts = _fit(part, pair, train, val, raw, learn, strategy, bound, mirror, seed, report)
+        net, facts = _fit(part, ground, train, val, raw, learn, strategy, bound, mirror, seed, report)
         told.append(facts)
         every.append((part, net))
     # a part that sees nothing only adds noise to the sum; where none does, the sum may still
     fitted = [e for e, facts in zip(every, told, strict=True) if facts["auc_raw"] >= SEES] or every
     made = _joined(pair, fitted, val, raw)
     trunks = {p.network or p.plugin: p.look for p, _ in fitted if p.look is not None}
-    out = _judged(pair, made, train, val, raw, z, label, strategy, trunks)
+    out = _judged(ground, made, train, val, raw, z, label, strategy, trunks)
     networks = tuple(sorted({p.network for p, _ in fitted if p.network}))
     image = dict(zip(("channels", "height", "width"), pair.image_shape or (), strict=True), range=list(pair.image_range))
     return HonestCritic(
@@ -267,30 +270,14 @@ def _clock() -> float:
     return time.perf_counter()
 
 
-def _pilots(pair: Pair, rows: int) -> tuple[Tensor, Tensor | None]:
-    seeds = [_PILOT_SEED + i for i in range(rows)]
-    z = torch.from_numpy(latents(seeds, pair.space.shape, pair.space.prior)).to(pair.device, pair.compute_dtype)
-    label = torch.arange(rows, device=z.device) % pair.classes if pair.classes else None
-    return z, label
-
-
-def _batches(rows: int, size: int = 64) -> list[slice]:
-    return [slice(i, min(i + size, rows)) for i in range(0, rows, size)]
-
-
-def _images(pair: Pair, z: Tensor, label: Tensor | None) -> Tensor:
-    with torch.no_grad():
-        return torch.cat([pair.generate(z[s], None if label is None else label[s]) for s in _batches(len(z))]).float()
-
-
 def _scores(net: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     with torch.no_grad():
-        return torch.cat([net(x[s]).flatten() for s in _batches(len(x))])
+        return torch.cat([net(x[s]).flatten() for s in batches(len(x))])
 
 
 def _fit(
     part: Part,
-    pair: Pair,
+    ground: Ground,
     train: Tensor,
     val: Tensor,
     raw: Tensor,
@@ -302,7 +289,7 @@ def _fit(
     report: Callable[[str], None] | None,
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Run one part through the training loop; return it whole, at the look where held-out images liked it best."""
-    device = pair.device
+    pair, device = ground.pair, ground.pair.device
     see = (lambda x: x) if part.look is None else (lambda x: _seen(part.look, x))
     held, fakes = see(val.to(device)), see(raw)
     data = train.to(device)
@@ -317,21 +304,16 @@ def _fit(
         label = torch.randint(0, pair.classes, (rows,), generator=g).to(device) if pair.classes else None
         return data[pick] if early or part.look is None else see(data[pick]), label
 
-    def prior(rows: int, g: torch.Generator) -> Tensor:
-        random = np.random.RandomState(int(torch.randint(2**31, (1,), generator=g)))
-        z = np.asarray(pair.space.prior.draw(random, (rows, *pair.space.shape)), np.float32)
-        return torch.from_numpy(z).to(device, pair.compute_dtype)
-
     assert pair.image_shape is not None
     look = nn.Sequential(part.look) if part.look is not None else None
     trainer = honest_trainer(
-        Frozen(pair, look),
+        Frozen(pair, look, ground.space),
         batch,
-        prior,
+        ground.prior,
         image=(pair.image_shape[0], pair.image_shape[1], pair.image_shape[2]),
         D=part.net.to(device),
         climb=negatives,
-        space=pair.space,
+        ground=ground,
         updates=part.updates,
         augment=part.augment,
         average=0.98,
@@ -340,16 +322,14 @@ def _fit(
     )
     best: list[tuple[float, int, dict[str, Tensor]]] = []
     history: list[dict[str, float]] = []
-    z, label = _pilots(pair, 64)
+    z, label = ground.pilots(64)
     short = replace(strategy, steps=min(strategy.steps, USE.steps))
 
     def look_at(t: Trainer, row: dict[str, float]) -> None:
         assert t.average_d is not None
         net = t.average_d.net.eval()
-        end = refined(
-            replace(pair, critic=Critic(nn.Sequential(*(m for m in (part.look, net) if m is not None)))), z, label, short
-        )
-        moved = _scores(net, see(_images(pair, end, label)))
+        critic = Critic(nn.Sequential(*(m for m in (part.look, net) if m is not None)))
+        moved = _scores(net, see(ground.images(ground.refined(z, label, short, critic), label)))
         real, fake = _scores(net, held), _scores(net, fakes)
         loss = float(F.softplus(-real).mean() + 0.5 * F.softplus(fake).mean() + 0.5 * F.softplus(moved).mean())
         history.append({"update": t.step, "held_out_loss": loss, "auc_raw": auc(real, fake), "auc_refined": auc(real, moved)})
@@ -374,25 +354,7 @@ def _fit(
 def _seen(look: nn.Module | None, x: Tensor) -> Tensor:
     assert look is not None
     with torch.no_grad():
-        return torch.cat([look(x[s]) for s in _batches(len(x))])
-
-
-def refined(pair: Pair, z: Tensor, label: Tensor | None, strategy: Strategy) -> Tensor:
-    """Return latents after `strategy` on the pair's critic, as the engine would move them, in batches of 64."""
-    from ..landscape import Landscape
-
-    out = []
-    for s in _batches(len(z)):
-        seed = torch.arange(s.start, s.stop, dtype=torch.int64, device=z.device)
-        part = None if label is None else label[s]
-        land = Landscape(pair, Context(seed=seed, label=part, point0=z[s]))
-        draw = Draw(seed)
-        state = strategy.init(z[s], land, draw)
-        for t in range(strategy.steps):
-            fresh, _ = strategy.step(state, t, land, draw)
-            state = where_rows(state.done, state, fresh)
-        out.append(strategy.finish(state, land).point.detach())
-    return torch.cat(out)
+        return torch.cat([look(x[s]) for s in batches(len(x))])
 
 
 def spread_of(scores: Tensor) -> float:
@@ -435,7 +397,7 @@ def _joined(pair: Pair, fitted: Sequence[tuple[Part, nn.Module]], val: Tensor, r
 
 
 def _judged(
-    pair: Pair,
+    ground: Ground,
     made: _Made,
     train: Tensor,
     val: Tensor,
@@ -446,7 +408,10 @@ def _judged(
     trunks: dict[str, nn.Module],
 ) -> dict[str, Any]:
     """Return verdict, AUCs, steps and the overfitting of the joined critic; `trunks` are what its parts look through."""
-    base: dict[str, Any] = {"critic": made.critic, "net": made.net, "calibrated": made.calibrated}
+    pair = ground.pair
+    base: dict[str, Any] = {
+        "critic": made.critic, "net": made.net, "calibrated": made.calibrated, "space": ground.space.name
+    }  # fmt: skip
     held = val.to(pair.device)
     real, fake = _scores(made.net, held), _scores(made.net, raw)
     a_raw = auc(real, fake)
@@ -454,15 +419,14 @@ def _judged(
     if a_raw < SEES:
         why = f"its AUC on held-out real images is {a_raw:.2f}, below {SEES:.2f}: the samples are better left alone"
         return {**found, "verdict": "neither", "why": why}
-    climbed = replace(pair, critic=made.critic)
 
     def score(x: Tensor) -> Tensor:
         return _scores(made.net, x.to(pair.device))
 
     @functools.cache
     def climb(use: Strategy) -> tuple[Tensor, Tensor]:
-        end = refined(climbed, z, label, use)
-        return end, _images(pair, end, label)
+        end = ground.refined(z, label, use, made.critic)
+        return end, ground.images(end, label)
 
     looks = {"pixels": small, **{name: _pooled(look, pair) for name, look in trunks.items()}}
     own = features_of(pair)
