@@ -6,9 +6,10 @@
 
 DIR holds `reference/pairs`, `reference/real` and `data`. Each pair's real images are split at random: one part for critics, the
 other for the judges' reference only. Arms, on the same latents: `raw`; `paper` (20 sign steps of 0.05 up the pair's own D);
-`auto` (no real images); `auto, reals` (an honest critic, fitted here, climbed as far as `latentshift.train.depth` lets it);
-`reals N` (N steps up it, whatever that says); `random` (as many random sign steps of the same length as `auto, reals`: a null
-that must show nothing); `best of N` by the pair's own D, N such that it takes the CPU time of `auto, reals` (the fit not
+`auto` (no real images); `auto, reals` (an honest critic, fitted here for the first hidden layer of G and climbed there as far as
+`latentshift.train.depth` lets it); `latents, reals` (the same with the latents in place of the layer); `reals N` (N steps up
+that one, whatever the rule says); `random` (as many random sign steps of 0.05 in the latents: a null that must show nothing);
+`random, layer` (as many of the length of `auto, reals` in the layer: what such noise does); `best of N` by the pair's own D, N such that it takes the CPU time of `auto, reals` (the fit not
 counted).
 
 Judges are features of two networks per pair that no critic saw; 64 principal components of the reference, scaled to total
@@ -61,7 +62,7 @@ PAIRS = {
     "fashion32": "fashion",
     "fashion32-sn": "fashion",
 }
-ARMS = ("raw", "paper", "auto", "auto, reals", "random", "best of N")
+ARMS = ("raw", "paper", "auto", "auto, reals", "latents, reals", "random", "random, layer", "best of N")
 NETS = {"cnn-mnist": "cnn_mnist", "cnn-fashion": "cnn_fashion_mnist", "resnet20": "resnet20_cifar10"}
 JUDGES = {
     "mnist": ("cnn-mnist", "resnet20"),
@@ -71,7 +72,18 @@ JUDGES = {
 }
 #: the same G, so the same honest critic
 HONEST_OF = {"fashion32-sn": "fashion32"}
-KEPT = ("verdict", "why", "steps", "step_size", "space", "tried", "auc_raw", "auc_refined", "seconds", "overfitting")  # of a card
+KEPT = (
+    "verdict",
+    "why",
+    "steps",
+    "step_size",
+    "space",
+    "tried",
+    "auc_raw",
+    "auc_refined",
+    "seconds",
+    "overfitting",
+)  # of a card
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,21 +178,28 @@ def prepared(images: np.ndarray, pair: Any) -> np.ndarray:
     return np.pad(images, ((0, 0), (0, 0), (short // 2,) * 2, (short // 2,) * 2)) if short else images
 
 
-def honest(name: str, pair: Any, reals: np.ndarray, out: Path, kind: str = "both") -> tuple[Any, dict[str, Any]]:
+def honest(
+    name: str, pair: Any, reals: np.ndarray, out: Path, kind: str = "both", space: str = "auto"
+) -> tuple[Any, dict[str, Any]]:
     """Return the honest critic of a pair, fitted once and kept in a folder, and what its card says."""
-    folder = out / "critics" / f"{name}-{len(reals)}-{kind}"
+    folder = out / "critics" / (f"{name}-{len(reals)}-{kind}" + ("" if space == "auto" else f"-{space}"))
     if not (folder / "card.json").exists():
         began = time.process_time()
-        fitted = fit_critic(pair, reals, kind=kind, report=lambda s: print(f"    {s}", flush=True))
+        fitted = fit_critic(pair, reals, kind=kind, space=space, report=lambda s: print(f"    {s}", flush=True))
         fitted = replace(fitted, seconds=time.process_time() - began)
         fitted.save(folder)
     return read_critic(folder), json.loads((folder / "card.json").read_text())["honest"]
 
 
+def in_latents(arm: str) -> bool:
+    """Whether an arm climbs an honest critic that was fitted for the latents."""
+    return arm == "latents, reals" or arm.startswith("reals ")
+
+
 def refine_arm(arm: str, pair: Any, seeds: range, critic: Any, card: dict[str, Any], steps: int, n: int) -> Any:
     """Return the result of an arm through the public API."""
-    size = (card.get("step_size") or 0.05) if arm in ("auto, reals", "random") else 0.05
-    space = card.get("space", "z") if arm in ("auto, reals", "random") else "z"
+    size = (card.get("step_size") or 0.05) if arm in ("auto, reals", "latents, reals", "random, layer") else 0.05
+    space = card.get("space", "z") if arm in ("auto, reals", "random, layer") else "z"
     moves = {"steps": steps, "step_size": size, "eps": None, "support": "auto", "unit": "prior"}
     if arm == "raw":
         return Sampler(pair).refine(seeds=seeds, strategy="ifgsm", steps=0)
@@ -190,19 +209,22 @@ def refine_arm(arm: str, pair: Any, seeds: range, critic: Any, card: dict[str, A
         return Sampler(pair).refine(seeds=seeds)
     if arm == "own 4 x 0.05":  # what `auto` was before this page
         return Sampler(pair).refine(seeds=seeds, steps=4, step_size=0.05)
-    if arm == "random":
+    if arm.startswith("random"):
         return Sampler(pair, strategy=RandomSigns(**moves), space=space).refine(seeds=seeds)
     if arm == "best of N":
         return Sampler(pair, strategy="best-of-n").refine(seeds=seeds, steps=n)
-    if card.get("verdict") != "climb" and arm == "auto, reals":
+    if card.get("verdict") != "climb" and not arm.startswith("reals "):
         return Sampler(pair).refine(seeds=seeds, strategy="ifgsm", steps=0)
     return Sampler(pair, critic=critic, recipe="auto/reals", space=space).refine(seeds=seeds, steps=steps, step_size=size)
 
 
 def run_pair(name: str, args: argparse.Namespace) -> None:
     """Measure every arm of a pair that is not there yet."""
-    pair = pair_of(name, args.shared)
-    data = PAIRS[name]
+    measure(name, pair_of(name, args.shared), PAIRS[name], args)
+
+
+def measure(name: str, pair: Any, data: str, args: argparse.Namespace) -> None:
+    """Measure every arm of `pair` that is not there yet, with real images of `data`; `name` is what it is kept under."""
     for_critic, for_judge = (prepared(x, pair) for x in real_images(args.shared, data, args.reference))
     for_critic = for_critic[: args.reals]
     arms = [a for a in args.arms if a != "raw"]
@@ -211,8 +233,11 @@ def run_pair(name: str, args: argparse.Namespace) -> None:
     if all(a in told["arms"] for a in arms):
         return
     print(f"{name}: {len(for_critic)} real images for the critic, {len(for_judge)} for the judges", flush=True)
-    fits = any(a == "random" or a.startswith(("auto, reals", "reals ")) for a in arms) and not args.short
-    critic, card = honest(HONEST_OF.get(name, name), pair, for_critic, args.out) if fits else (None, {"steps": 2})
+    fits: dict[str, tuple[Any, dict[str, Any]]] = {"none": (None, {"steps": 2, "space": "z"})}
+    for space, wanted in (("auto", lambda a: a.startswith(("auto, reals", "random"))), ("z", in_latents)):
+        if any(wanted(a) for a in arms) and not args.short:
+            fits[space] = honest(HONEST_OF.get(name, name), pair, for_critic, args.out, space=space)
+    card = fits.get("auto", fits["none"])[1]
     names = JUDGES[data]
     for judge in names:
         refuse_partial(judge, may_not_judge({"honest": card}))
@@ -224,12 +249,13 @@ def run_pair(name: str, args: argparse.Namespace) -> None:
         "version": latentshift.__version__, "torch": torch.__version__, "machine": f"{platform.machine()}, one thread",
     }  # fmt: skip
     begun = time.process_time()
-    raws = [refine_arm("raw", pair, seeds, critic, card, 2, 1) for seeds in draws]
+    raws = [refine_arm("raw", pair, seeds, None, card, 2, 1) for seeds in draws]
     raw_time = (time.process_time() - begun) / sum(len(d) for d in draws)
     before = {j: [judges[j].see(to_uint8(r.images, pair)) for r in raws] for j in names}
     for arm in arms:
         if arm in told["arms"]:
             continue
+        critic, card = fits.get("z" if in_latents(arm) else "auto", fits["none"])
         steps = int(arm.rpartition(" ")[2]) if arm.startswith("reals ") else card["steps"] or 2
         spent = told["arms"].get("auto, reals", {}).get("cpu_ms", 0) / 1000
         n = max(2, min(64, round(spent / raw_time)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,19 @@ def told_of(critic: str | None) -> dict[str, Any] | None:
     return {k: v for k, v in found.items() if k != "parts"} if isinstance(found, dict) else None
 
 
+def as_fitted(typed: dict[str, Any], recipe: Recipe, told: dict[str, Any] | None) -> Recipe:
+    """Return `auto/reals` climbed as far, and where, as the card of --critic says, for what was not typed."""
+    from ..recipe import AUTO_REALS, parse_option
+
+    plain = typed["recipe"] == AUTO_REALS.name and typed["strategy"] is None
+    if told is None or not plain or told.get("verdict") != "climb":
+        return recipe
+    said = {parse_option(text)[0] for text in typed["more"]} | {k for k, v in typed.items() if v is not None}
+    now = {k: told[k] for k in ("steps", "step_size") if k not in said and told.get(k) is not None}
+    space = recipe.space if "space" in said else told.get("space", recipe.space)
+    return replace(recipe, options={**recipe.options, **now}, space=space)
+
+
 def wants_critic(typed: dict[str, Any], pair: Pair) -> bool:
     """Whether an honest critic is to be fitted; refuses what contradicts itself."""
     asked = typed["honest"]
@@ -61,7 +75,7 @@ def with_critic(
 
     strategy = None
     if typed["recipe"] == "auto" and typed["strategy"] is None:
-        recipe = recipe_of({**typed, "recipe": AUTO_REALS.name, "budget": None})
+        recipe = recipe_of({**typed, "recipe": AUTO_REALS.name, "budget": None, "space": None})
         recipe = AUTO_REALS if recipe == AUTO_REALS else recipe
     if recipe is not AUTO_REALS:
         strategy = make_strategy(recipe.strategy, **recipe.options)

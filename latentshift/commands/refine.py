@@ -27,7 +27,7 @@ from .common import (
 )
 from .dry import dry, plan_line
 from .guard import judge_of
-from .honest import honest_options, told_of, wants_critic, with_critic
+from .honest import as_fitted, honest_options, told_of, wants_critic, with_critic
 from .keep import keep_options
 from .maps import noise_option, refuse_noise
 from .method import method_options, recipe_of
@@ -213,14 +213,14 @@ def _work(
         warnings.warn(finding.line(), LatentshiftWarning, stacklevel=1)
     if typed["gif"] and len(pair.image_shape or ()) != 3:
         raise UsageError(f"{pair.name!r} makes points, not pictures", where="--gif", way_out="Leave --gif out.")
-    recipe = recipe_of(typed, pair.image_shape)  # auto by the kind of pair
+    told = told_of(typed["critic"])
+    recipe = as_fitted(typed, recipe_of(typed, pair.image_shape), told)  # auto by the kind of pair
     space = space_of(typed, pair, recipe.space, asked=typed["space"] is not None)
     refuse_noise(typed, space=space)
     recipe = recipe if space.name == recipe.space else recipe.changed(space=space.name)
     z0, numbers, labels, names = _start(typed, pair, seeds, space)
     request = {k: str(typed[k]) if isinstance(typed[k], Path) else typed[k] for k in _KEPT}
     chunk = typed["chunk"] or record.get("chunk_asked")
-    told = told_of(typed["critic"])
     fits = wants_critic(typed, pair)
     reals = reals_of(typed["reals"], pair, talk) if fits else None
     if reals is not None:

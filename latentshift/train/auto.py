@@ -84,8 +84,8 @@ def guided(
     now = {"steps": steps, **({} if not steps or card.get("step_size") is None else {"step_size": card["step_size"]})}
     if plain:  # the number of steps and the space are the rule's, so the recipe keeps its name
         recipe = replace(recipe, options={**recipe.options, **now}, space=where)
-    elif any(recipe.options.get(k) != v for k, v in now.items()):
-        recipe = recipe.changed(**now)
+    elif recipe.space != where or any(recipe.options.get(k) != v for k, v in now.items()):
+        recipe = recipe.changed(space=where, **now)
     size = f" of {now['step_size']:g}" if "step_size" in now else ""
     size += "" if where == pair.space.name else f" in {where}"
     action = f"climbed {steps} step{'s' * (steps != 1)}{size}" if steps else "the samples are left as they are"
