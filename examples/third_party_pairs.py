@@ -6,11 +6,11 @@
 
 DIR holds `reference/pairs`, `reference/real` and `data`. Each pair's real images are split at random: one part for critics, the
 other for the judges' reference only. Arms, on the same latents: `raw`; `paper` (20 sign steps of 0.05 up the pair's own D);
-`auto` (no real images); `auto, reals` (an honest critic, fitted here for the first hidden layer of G and climbed there as far as
-`latentshift.train.depth` lets it); `latents, reals` (the same with the latents in place of the layer); `reals N` (N steps up
+`auto` (no real images); `auto, reals` (an honest critic, fitted here for the first hidden layer of G and climbed there as far
+as `latentshift.train.depth` lets it); `latents, reals` (the same with the latents in place of the layer); `reals N` (N steps up
 that one, whatever the rule says); `random` (as many random sign steps of 0.05 in the latents: a null that must show nothing);
-`random, layer` (as many of the length of `auto, reals` in the layer: what such noise does); `best of N` by the pair's own D, N such that it takes the CPU time of `auto, reals` (the fit not
-counted).
+`random, layer` (as many, of the length of `auto, reals`, in the layer: what such noise does); `best of N` by the pair's own D,
+N such that it takes the CPU time of `auto, reals` (the fit not counted).
 
 Judges are features of two networks per pair that no critic saw; 64 principal components of the reference, scaled to total
 variance 1; FD is 100 times the Frechet distance there. Change / its standard error: 40 paired bootstrap draws of the samples,

@@ -56,7 +56,7 @@ def pair():
     return Pair(G, Critic(D), Space("z", (2,), Normal()), "wide", image_shape=SHAPE, sha256="1" * 64)
 
 
-def reals(rows=300):
+def reals(rows=250):
     """What G would draw from a layer that is on everywhere: out of reach for its two latents."""
     h = 0.8 + 0.4 * torch.randn(rows, 24, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
@@ -128,7 +128,7 @@ def test_labels_go_along():
 @pytest.fixture
 def quick(monkeypatch, tmp_path):
     monkeypatch.setenv("LATENTSHIFT_CACHE", str(tmp_path / "cache"))
-    for kind, count in (("pixel", 60), ("features", 2)):
+    for kind, count in (("pixel", 30), ("features", 2)):
         monkeypatch.setitem(UPDATES, kind, count)
 
 
@@ -155,7 +155,7 @@ def test_auto_with_real_images_moves_in_the_layer(quick, tmp_path):
     assert found.recipe.space == "layer1" == found.honest["space"]
     assert found.recipe.name == "auto/reals"
     assert "in layer1" in found.told
-    result = Sampler(pair()).refine(seeds=range(4), reals=reals(), honest=True)
+    result = Sampler(found.pair, recipe=found.recipe).refine(seeds=range(4))
     assert result.z.shape == (4, 24)
     assert guided(pair(), reals(), kind="pixel", space="z").recipe.space == "z"
 
@@ -167,7 +167,7 @@ def test_from_the_command_line(quick, tmp_path, capsys):
     model = str(write_pair(tmp_path / "wide", card, G, D))
     np.savez(tmp_path / "reals.npz", images=reals().transpose(0, 2, 3, 1))
     common = ["--model", model, "--num", "4", "--no-report", "--quiet"]
-    fit = ["critic", "--model", model, "--reals", str(tmp_path / "reals.npz"), "--kind", "pixel", "--updates", "60"]
+    fit = ["critic", "--model", model, "--reals", str(tmp_path / "reals.npz"), "--kind", "pixel", "--updates", "30"]
     assert run([*fit, "--outdir", str(tmp_path / "c"), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["space"] == "layer1"
