@@ -14,15 +14,26 @@ from typing import Any, NamedTuple
 
 from latentshift.metrics.stats import holm
 
-ARMS = ("auto, reals", "auto", "paper", "best of N", "random", "reals 2", "reals 5", "two eyes", "own 4 x 0.05")
+ARMS = (
+    "auto, reals",
+    "latents, reals",
+    "auto",
+    "paper",
+    "best of N",
+    "random",
+    "random, layer",
+    "reals 2",
+    "reals 5",
+    "two eyes",
+    "own 4 x 0.05",
+)
 NAMES = {
-    "auto, reals": "`auto` with real images: up an honest critic, as far as held-out images allow",
-    "reals 2": "always two steps up it (what `auto` with real images was before)",
+    "auto, reals": "`auto` with real images: up an honest critic in G's first hidden layer, as far as held-out images allow",
+    "latents, reals": "the same in the latents (`--space z`)",
     "auto": "`auto` without: two steps of 0.02 up the pair's own D, the lower half",
-    "own 4 x 0.05": "the same with four steps of 0.05 (what `auto` was before)",
     "paper": "the paper's 20 steps of 0.05 up the pair's own D",
-    "best of N": "the best of N draws by the pair's own D, in the time of the two steps",
-    "random": "random steps, two or (sprites) ten (the null)",
+    "best of N": "the best of N draws by the pair's own D, in the time of the climb in the latents",
+    "random": "random steps in the latents (the null)",
 }
 LIMIT = math.erfc(3 / math.sqrt(2))  # three standard errors, two-sided
 Record = dict[str, Any]

@@ -352,8 +352,9 @@ AUTO_REALS = Recipe(
     evidence=(
         "An honest critic, fitted to real images against raw and refined samples (a small head on a frozen network's features, "
         "plus a small pixel network), climbed as far as real images held out of the fit allow (latentshift.train.depth; two "
-        "steps where nothing is known): see docs/third-party.md. It needs a critic fitted to real images "
-        "(latentshift critic, or --reals); up another critic it has no evidence."
+        "steps where nothing is known), in G's first hidden layer where G is a row of layers and --space does not say z: see "
+        "docs/third-party.md. It needs a critic fitted to real images (latentshift critic, or --reals); up another critic it "
+        "has no evidence."
     ),
 )
 
