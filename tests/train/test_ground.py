@@ -181,9 +181,6 @@ def test_from_the_command_line(quick, tmp_path, capsys):
         assert record["recipe"]["options"]["steps"] == steps
         with np.load(out / "latents.npz") as data:
             assert data["point" if space != "z" else "z"].shape == (4, 24 if space != "z" else 2)
-    out = tmp_path / "both"
-    assert run(["refine", *common, "--reals", str(tmp_path / "reals.npz"), "--space", "z", "--outdir", str(out)]) == 0
-    assert json.loads((out / "run.json").read_text())["recipe"].get("space", "z") == "z"
 
 
 def test_a_ground_is_data():
