@@ -245,7 +245,7 @@ def measure(name: str, pair: Any, data: str, args: argparse.Namespace) -> None:
     draws = [range(i * 100_000, i * 100_000 + args.rows) for i in range(args.draws)]
     told |= {
         "pair": name, "rows": args.rows, "draws": args.draws, "reals": len(for_critic), "reference": len(for_judge),
-        "critic": {k: card[k] for k in KEPT if k in card} or told.get("critic"),
+        "critic": {k: card[k] for k in KEPT if k in card} if "auto" in fits else told.get("critic"),
         "version": latentshift.__version__, "torch": torch.__version__, "machine": f"{platform.machine()}, one thread",
     }  # fmt: skip
     begun = time.process_time()

@@ -409,9 +409,8 @@ def _judged(
 ) -> dict[str, Any]:
     """Return verdict, AUCs, steps and the overfitting of the joined critic; `trunks` are what its parts look through."""
     pair = ground.pair
-    base: dict[str, Any] = {
-        "critic": made.critic, "net": made.net, "calibrated": made.calibrated, "space": ground.space.name
-    }  # fmt: skip
+    base: dict[str, Any] = {"critic": made.critic, "net": made.net, "calibrated": made.calibrated}
+    base["space"] = ground.space.name
     held = val.to(pair.device)
     real, fake = _scores(made.net, held), _scores(made.net, raw)
     a_raw = auc(real, fake)
