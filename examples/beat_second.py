@@ -24,11 +24,14 @@ from latentshift.metrics.stats import bootstrap_change
 from latentshift.recipe import Recipe
 
 FIRST, ROWS, DRAWS = 40_000_000, 400, 30
+DOT = "dot:steps=9,step_size=0.061,optimizer=adam"
 ARMS = {
     "raw": Recipe(name="raw", options={"steps": 0}),
     "winner by KID": Recipe(
         name="pixels", strategy="dot-target", space="image", options={"steps": 9, "step_size": 0.0013, "k": 0.012}
     ),
+    "winner by z": Recipe(name="by z", strategy="truncation", options={"psi": 0.98}, then=(f"{DOT},k=0.046",)),
+    "the same, k learned": Recipe(name="k learned", strategy="truncation", options={"psi": 0.98}, then=(DOT,)),
 }
 CHOSEN = ("fashion32", "fashion28-dcgan-bce", "faces32-lsgan", "sprites16-dcgan-bce", "mnist28-dcgan-bce")
 

@@ -60,7 +60,7 @@ def test_rows_of_the_methods_table_are_what_it_says(script: Any, reference: Any)
 
 def test_held_out_figures_of_the_ring_are_what_the_page_says(script: Any) -> None:
     module = script("beat_it")
-    (ring, _), _ = module.fields("points", None)
+    ring, _ = module.fields("points", None)
     written = {row["samples"]: row for row in table("W1 x 1e3") if row.get("pair") == "ring"}
     size, blocks = module.REPORTED["points"]
     figures = [module.run(ring, module.RAW, module.HELD_OUT, size, b, None)["figure"] for b in range(blocks)]
