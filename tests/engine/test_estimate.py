@@ -45,6 +45,19 @@ def test_it_is_what_the_run_then_calls():
     assert told.seconds == count.g_rows
 
 
+def test_a_chunk_that_takes_no_time_is_done_and_timed_whole():
+    """The same clock a million times as quick; looks and steps of a whole chunk are then in one figure."""
+    count = counted(linear_pair())
+    engine = Engine(IFGSM(steps=5, eps=None, step_size=0.1), count.pair, settings=Settings(chunk=16, prepare=False))
+    z, seeds = torch.randn(64, *engine.pair.space.shape), list(range(64))
+    told = estimate(engine, z, seeds, clock=lambda: count.g_rows / 1e6)
+    assert engine.run_.ledger.as_tuple() == (0, 0, 0, 0)
+    assert engine.run_.chunks == []
+    count.g_rows = 0
+    engine.run(z, seeds)
+    assert told.seconds == pytest.approx(count.g_rows / 1e6)
+
+
 @pytest.mark.parametrize("recorded", [False, True])
 def test_a_run_tells_once_what_it_will_take_and_pays_nothing_for_it(recorded):
     pair, strategy = linear_pair(), IFGSM(steps=7, eps=None, step_size=0.1)
