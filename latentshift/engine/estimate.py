@@ -63,6 +63,7 @@ def estimate(
 ) -> Estimate:
     """Return what `engine.run(z0, seeds, labels)` will take by `clock`. Nothing is counted in the engine's ledger."""
     total = len(z0)
+    labels = engine.labels_of(seeds) if labels is None else labels
     size = engine.run_.chunk or engine.settings.chunk or default_chunk(engine.device, engine.strategy.width)
     rows = min(size, total)
     land, point = _start(engine, z0[:rows], seeds[:rows], None if labels is None else labels[:rows])
