@@ -4,16 +4,15 @@
     python examples/doctor_table.py --shared DIR --out RESULTS --short    # sprites alone, 100 rows: half a minute
     python examples/doctor_table.py --out RESULTS --table                 # the tables of what is there
 
-DIR holds `reference/pairs`, `reference/real` and `data`, as for `third_party_pairs.py`. One to two minutes of one core a pair;
-every cell is kept, so a run that was cut goes on.
+DIR holds `reference/pairs`, `reference/real` and `data`, as for `third_party_pairs.py`. One to four minutes of one core a pair;
+every cell is kept, so a run that was cut goes on, and with --keep the samples are, so that another eye can look at the same.
 
 The truth of a setting: the change of Frechet distance, density and coverage by two judges over two draws of `--rows` latents.
 A judge speaks for (against) a setting by the balance of its metrics that are better (worse) by 3 standard errors; one for and
 none against is help, the reverse harm, else nothing. The doctor sees other latents and the other half of the real images.
 
 Leave-one-pair-out: the constant of the rule is chosen on all other pairs and then counted on the pair; unsure would count as
-half. The constant answer is the most frequent truth. Expected: the tables of
-docs/doctor.md.
+half. The constant answer is the most frequent truth. Expected: the tables of docs/doctor.md.
 """
 
 from __future__ import annotations

@@ -111,10 +111,11 @@ def _print(found: Examination, talk: Talk) -> None:
         talk.fact("")
         talk.fact("will it help?")
         for f in found.forecasts:
-            say(f"{f.words}: {f.answer} (chance of being wrong {f.wrong:.0%})", 4, "  ")
+            chance = "" if f.answer == "unsure" else f" (chance of being wrong {f.wrong:.0%})"
+            say(f"{f.words}: {f.answer}{chance}", 4, "  ")
             say(f.evidence, 6)
     talk.fact("")
-    cost = found.figures["seconds_per_1000"]
+    cost = {k: max(v, 0.01) for k, v in found.figures["seconds_per_1000"].items()}
     if "one_step" in cost:
         say(
             f"1,000 samples on this machine: {cost['images']:.2g} s for the images, {cost['one_score']:.2g} s for one look, "

@@ -211,6 +211,7 @@ def without_reals(probe: Probe, findings: Sequence[Finding], settings: Sequence[
             out.append(Forecast(name, words, "nothing", 0.2, f"the pair is broken ({', '.join(sorted(topics))})"))
         else:
             strange = any(f.topic == "other-kind" for f in findings)
-            why = "the real images look like another kind" if strange else "no real images: D's own score is no evidence"
+            no = "no real images (--reals): D's own score is no evidence"
+            why = "the real images look like another kind" if strange else no
             out.append(Forecast(name, words, "unsure", WRONG["unsure"], why))
     return out
