@@ -32,7 +32,7 @@ import torch
 from third_party_pairs import PAIRS, pair_of, prepared, real_images
 
 from latentshift.doctor.eye import Change, Eye
-from latentshift.doctor.foretell import SETTINGS, Pilot, Watch, above, eyes, pilot, scores_of, verdict
+from latentshift.doctor.foretell import SETTINGS, Pilot, Watch, above, eyes, pilot, scores_of, verdict, weighed
 from latentshift.files.write import write_json
 from latentshift.metrics.features import extract
 from latentshift.metrics.networks import load_network
@@ -48,9 +48,9 @@ Cells = dict[Key, tuple[dict[str, Any], str]]
 METRICS = ("FD", "density", "coverage")
 ERRORS = 3.0  # standard errors that a truth needs
 
-#: the one constant of a rule, standard deviations that an answer needs, and two ways to weigh distance and density
+#: the one constant of a rule, standard deviations that an answer needs; the doctor's rule and its parts
 SURE = (1.5, 2.0, 2.5, 3.0)
-FORMS = ("sum", "balance")
+FORMS = ("two layers", "fire5", "fire9")
 
 
 def truth(judges: dict[str, list[list[float]]]) -> str:
@@ -67,16 +67,10 @@ def sign(balance: list[int]) -> str:
     return "help" if up and not down else "harm" if down and not up else "nothing"
 
 
-def answer(seen: dict[str, Any], sure: float, form: str = "sum") -> str:
-    """Return what a rule says of {eye: [metric]}: SqueezeNet's eye, distance and density.
-
-    The sum is the doctor's own; the balance is the vote that it held before: metrics that pass, for and against.
-    """
-    z = dict(zip(METRICS, seen["squeezenet"], strict=True))
-    if form == "sum":
-        return verdict([Change(m, 0, 0, v) for m, v in z.items()], sure)
-    votes = sum((z[m] >= sure) - (z[m] <= -sure) for m in ("FD", "density"))
-    return "nothing" if not votes else "help" if votes > 0 else "harm"
+def answer(seen: dict[str, Any], sure: float, form: str = "two layers") -> str:
+    """Return what a rule says of {eye: [metric]}: the doctor's own, or that of one layer of SqueezeNet alone."""
+    layers = [f"squeezenet-{form}"] if form in FORMS[1:] else [f"squeezenet-{name}" for name in FORMS[1:]]
+    return verdict(weighed([[Change(m, 0, 0, v) for m, v in zip(METRICS, seen[eye], strict=True)] for eye in layers]), sure)
 
 
 def points(told: str, true: str) -> float:
@@ -175,14 +169,14 @@ def tables(records: list[dict[str, Any]]) -> str:
     }
     true = {key: c[1] for key, c in cells.items()}
     n = len(cells)
-    said, constants = foretold(cells, "sum")
+    said, constants = foretold(cells, FORMS[0])
     right = {form: sum(points(v, true[k]) for k, v in foretold(cells, form)[0].items()) for form in FORMS}
+    told = {form: f"{v:g} ({v / n:.0%})" for form, v in right.items()}
     common, count = collections.Counter(true.values()).most_common(1)[0]
     spread = " to ".join(f"{v:g}" for v in sorted({min(constants), max(constants)}))
     counts = (
-        f"{n} cells of {len(records)} pairs, each pair by the constant chosen on the others ({spread}): {right['sum']:g} right "
-        f"({right['sum'] / n:.0%}); by the balance of votes {right['balance']:g} ({right['balance'] / n:.0%}); always "
-        f'"{common}": {count} ({count / n:.0%}).'
+        f"{n} cells of {len(records)} pairs, each by the constant chosen on the others ({spread}): {told[FORMS[0]]} right; "
+        f'by fire5 alone {told["fire5"]}, by fire9 {told["fire9"]}; always "{common}": {count} ({count / n:.0%}).'
     )
     lines = [
         textwrap.fill(counts, 126),

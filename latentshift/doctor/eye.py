@@ -7,15 +7,17 @@ alike whatever the network. FD is 100 times the Frechet distance in that plane.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
+from torch import Tensor, nn
 
 from ..errors import RequestError
 from ..metrics.coverage import prdc, prdc_rows
 from ..metrics.distance import frechet_gaussian
 from ..metrics.features import extract
-from ..metrics.networks import load_network
+from ..metrics.networks import SqueezeNet, load_network
 from ..train.trunks import BUNDLED
 
 Array = np.ndarray[Any, Any]
@@ -83,9 +85,25 @@ class Eye:
         ]
 
 
-def squeezenet(side: int) -> Callable[[Array], Array]:
-    """Return the features of the bundled SqueezeNet (512), for images of `side` pixels seen at 64 or 128."""
+class Pooled(nn.Module):
+    """Means over place of what SqueezeNet's fire`last` gives."""
+
+    def __init__(self, net: SqueezeNet, last: int) -> None:
+        super().__init__()
+        self.net, self.last = net, last
+
+    def forward(self, x: Tensor) -> tuple[Tensor, None]:
+        return self.net.trunk(x, self.last).mean((2, 3)), None
+
+
+def squeezenet(side: int, last: int = 9) -> Callable[[Array], Array]:
+    """Return the features of the bundled SqueezeNet up to fire`last`, for images of `side` pixels seen at 64 or 128.
+
+    fire9 gives 512, fire5 256.
+    """
     network = load_network(BUNDLED, size=64 if side <= 64 else 128)
+    assert isinstance(network.net, SqueezeNet)
+    network = replace(network, net=Pooled(network.net, last))
     return lambda images: extract(network, images, batch=128).features.numpy()
 
 

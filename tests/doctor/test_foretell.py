@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from latentshift.doctor.eye import Change, Eye
-from latentshift.doctor.foretell import Pilot, Watch, above, pilot, verdict
+from latentshift.doctor.foretell import Pilot, Watch, above, pilot, verdict, weighed
 from latentshift.sampler import load
 
 
@@ -27,7 +27,8 @@ def seen(fd, density, coverage=0.0):
     ],
 )
 def test_the_sum_of_distance_and_density(changes, answer):
-    assert verdict(changes) == answer
+    assert verdict(weighed([changes])) == answer
+    assert verdict(weighed([changes, changes, seen(-99, 0)])) == answer, "the third eye does not decide"
 
 
 def test_above_is_a_share_of_real_images():
@@ -53,7 +54,7 @@ def test_a_pilot_grows_only_where_it_leaves_the_answer_open():
         seen = Watch([eye], make, rows=60).see("auto")
         assert seen.rows == len(seen.score) == rows
         assert asked == [(0, 60), (60, 120)][: 1 + (rows > 60)]
-        assert verdict(seen.changes[0]) == ("help" if shift else "nothing")
+        assert verdict(weighed(seen.changes)) == ("help" if shift else "nothing")
 
 
 def test_a_larger_pilot_is_the_same_pilot_continued():

@@ -51,4 +51,6 @@ def test_real_images_of_another_kind_are_noticed(folder, file, warns, reference,
     found = examine(pair, reals, rows=64, pilots=50, settings=("auto",))
     assert ("other-kind" in {f.topic for f in found.findings}) == warns
     (told,) = found.forecasts
-    assert ("another kind" in told.evidence) == (told.answer == "unsure") == warns
+    assert ("another kind" in told.evidence) == warns
+    assert told.answer != "nothing", "an answer that is wrong more often than right"
+    assert not warns or told.answer == "unsure"

@@ -40,19 +40,18 @@ def test_a_truth_needs_three_standard_errors_and_no_judge_against_it(doctor, tol
     assert doctor.truth(told) == true
 
 
-def test_two_ways_to_weigh(doctor):
-    seen = {"squeezenet": [4.5, -2.2, -9.0]}
-    assert doctor.answer(seen, 2.0) == "help"
-    assert doctor.answer(seen, 2.5) == "nothing"
-    assert doctor.answer(seen, 2.0, "balance") == "nothing"
-    assert doctor.answer(seen, 2.5, "balance") == "help"
+def test_two_layers_decide_together(doctor):
+    seen = {"squeezenet-fire5": [4.5, -2.3, -9.0], "squeezenet-fire9": [1.0, 1.0, 9.0], "pixels": [-9.0, 0, 0]}
+    assert [doctor.answer(seen, sure) for sure in (1.5, 2.0, 2.5)] == ["help", "help", "nothing"]
+    assert doctor.answer(seen, 2.1, "fire5") == "help"
+    assert doctor.answer(seen, 2.1, "fire9") == "nothing"
     assert doctor.points("unsure", "help") == 0.5
 
 
 def test_a_pair_is_foretold_by_a_rule_chosen_on_the_others(doctor):
     def record(name, z, true):
         big = [[true * 9.0, 0, 0]]
-        seen = {s: {"squeezenet": [z, 0, 0], "pixels": [0, 0, 0]} for s in doctor.SETTINGS}
+        seen = {s: {f"squeezenet-{i}": [z, 0, 0] for i in ("fire5", "fire9")} for s in doctor.SETTINGS}
         return {"pair": name, "truth": {s: {"one": big} for s in doctor.SETTINGS}, "seen": seen}
 
     # three pairs say that 1.6 means nothing; the last one, whose 1.6 means help, is judged by them and missed
@@ -106,7 +105,7 @@ def test_a_cell_is_kept_and_not_measured_again(doctor, reference, tmp_path, monk
     path = tmp_path / "sprites16-dcgan-bce.json"
     told = json.loads(path.read_text())
     assert set(told["truth"]["auto"]) == {"resnet20", "resnet56"}
-    assert set(told["seen"]["auto"]) == {"squeezenet", "pixels", "above", "rows"}
+    assert set(told["seen"]["auto"]) == {"squeezenet-fire5", "squeezenet-fire9", "pixels", "above", "rows"}
     assert told["seen"]["auto"]["rows"] in (24, 72)
     with np.load(tmp_path / "keep" / "sprites16-dcgan-bce-auto-710000.npz") as pilots:
         assert len(pilots["after"]) == told["seen"]["auto"]["rows"]
