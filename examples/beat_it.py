@@ -45,7 +45,7 @@ SEARCH, HELD_OUT = (
     10_000_000,
     30_000_000,
 )  # first seeds of the search (a million further on for every rung), of what is reported
-COUNTS = {"points": {20: 40, 100: 24, 500: 5}, "images": {20: 40, 100: 14, 500: 4}}  # random candidates
+COUNTS = {"points": {20: 40, 100: 24, 500: 5}, "images": {20: 40, 100: 14, 500: 0}}  # random candidates
 
 
 class Rung(NamedTuple):
@@ -65,7 +65,7 @@ RUNGS = {
     "images": {
         20: (Rung(400, 1, 6), Rung(1000, 2, 3)),
         100: (Rung(200, 1, 4), Rung(1000, 1, 2)),
-        500: (Rung(100, 1, 2), Rung(500, 1, 1)),
+        500: (Rung(200, 1, 3),),
     },
 }
 REPORTED = {"points": (2000, 3), "images": (500, 4)}  # rows of a block that was held out, and how many

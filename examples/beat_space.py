@@ -11,7 +11,7 @@ from latentshift.recipe import AUTO, Recipe
 from latentshift.strategies.base import Strategy
 from latentshift.strategies.chain import Chain
 
-LEAST = 20  # the smallest budget: the forms of `auto` start here
+LEAST, LONGEST = 20, 500  # the smallest budget: the forms of `auto` start here; the largest
 
 
 @dataclass(frozen=True)
@@ -157,6 +157,15 @@ def fixed(budget: int, kind: str) -> list[Candidate]:
     if kind == "images":
         picks += [Recipe(name="truncation", strategy="truncation", options={"psi": psi}) for psi in (0.9, 0.7)]
         picks.append(Recipe(name="mh", strategy="mh", options={"steps": budget - 2, "slope": 20.0}))
+    if kind == "images" and budget == LONGEST:  # too dear for a search: the paths of the winners at 20, in more steps
+        steps = (budget - 2) // 2
+        options = {"steps": steps, "step_size": 4.7e-5, "k": 0.012}
+        pixels = Recipe(name="pixels", strategy="dot-target", options=options, space="image")
+        by_z = Recipe(
+            name="dot", strategy="dot", options={"steps": steps, "step_size": 0.0022, "optimizer": "adam", "k": 0.046}
+        )
+        narrow = Recipe(name="narrow", strategy="truncation", options={"psi": 0.98})
+        return [Candidate(pixels), Candidate(by_z, narrow)]
     few = budget <= (20 if kind == "images" else 100)
     finer = AUTO.changed(steps=(budget - 1) // 2, lower_share=1.0)
     return [Candidate(r) for r in (*again, finer, *(picks if few else []))]
