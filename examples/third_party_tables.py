@@ -2,6 +2,7 @@
 
 python examples/third_party_tables.py RESULTS                    # a folder, or a file that was published
 python examples/third_party_tables.py RESULTS --publish FILE     # all results in one file, rounded
+python examples/third_party_tables.py RESULTS --figure FILE      # the figure over the number of real images
 """
 
 from __future__ import annotations
@@ -183,7 +184,7 @@ def critics(records: list[Record]) -> str:
 
 def by_reals(records: list[Record], rows: int) -> str:
     """Return the distances over the number of real images, for pairs measured at several."""
-    arms = ("auto, reals", "reals 2")
+    arms = ("auto, reals", "reals 2")  # in the layer; two steps in the latents
     mine = [r for r in records if r["rows"] == rows and any(a in r["arms"] for a in arms)]
     several = {r["pair"] for r in mine if any(q["pair"] == r["pair"] and q["reals"] != r["reals"] for q in mine)}
     lines = ["| pair | judge | real images | raw | `auto, reals` | `reals 2` |", "| --- " * 6 + "|"]
@@ -194,6 +195,38 @@ def by_reals(records: list[Record], rows: int) -> str:
             raw = next(c.raw for c in found if c is not None)
             lines.append(f"| {r['pair']} | {judge} | {r['reals']} | {raw:.1f} | {' | '.join(told)} |")
     return "\n".join(lines)
+
+
+def figure(records: list[Record], rows: int) -> str:
+    """Return an SVG: the distance after `auto, reals` over that of raw samples, per number of real images."""
+    lines: dict[tuple[str, str], list[tuple[int, float]]] = {}
+    for r in sorted(records, key=lambda r: r["reals"]):
+        for key, c in cells([r], "auto, reals").items() if r["rows"] == rows else ():
+            lines.setdefault(key, []).append((r["reals"], c.value / c.raw))
+    lines = {k: v for k, v in lines.items() if len(v) > 2}
+    ticks = sorted({n for line in lines.values() for n, _ in line})
+    left, top, width, height = 50, 30, 420, 220
+
+    def x(n: int) -> float:
+        return left + width * math.log(n / ticks[0]) / math.log(ticks[-1] / ticks[0])
+
+    def y(share: float) -> float:
+        return top + height * (1 - share)
+
+    out = [f'<text x="{left}" y="18" font-weight="bold">Distance after over before, by the number of real images</text>']
+    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
+        out.append(f'<path d="M{left} {y(share):.1f}H{left + width}" stroke="#ddd"/>')
+        out.append(f'<text x="{left - 6}" y="{y(share) + 4:.1f}" text-anchor="end">{share:.0%}</text>')
+    out += [f'<text x="{x(n):.1f}" y="{top + height + 18}" text-anchor="middle">{n}</text>' for n in ticks]
+    for i, ((pair, judge), line) in enumerate(lines.items()):
+        colour = ("#06c", "#c60", "#090", "#909", "#666", "#a00")[i % 6]
+        points = " ".join(f"{x(n):.1f},{y(v):.1f}" for n, v in line)
+        out.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        out += [f'<circle cx="{x(n):.1f}" cy="{y(v):.1f}" r="3" fill="{colour}"/>' for n, v in line]
+        out.append(f'<text x="{left}" y="{top + height + 42 + 16 * i}" fill="{colour}">{pair}, {judge}</text>')
+    size = f'width="{left + width + 30}" height="{top + height + 50 + 16 * len(lines)}"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="12">'
+    return f'{head}<rect width="100%" height="100%" fill="white"/>{"".join(out)}</svg>\n'
 
 
 def rounded(value: Any) -> Any:
@@ -215,11 +248,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path)
     parser.add_argument("--publish", type=Path)
+    parser.add_argument("--figure", type=Path, help="write the figure over the number of real images, an SVG")
     parser.add_argument("--rows", type=int, default=500)
     args = parser.parse_args()
     records = [rounded(r) for r in read(args.results)]
     if args.publish:
         args.publish.write_text("[\n" + ",\n".join(json.dumps(r) for r in records) + "\n]\n")
+    if args.figure:
+        args.figure.write_text(figure(records, args.rows))
     print("\n\n".join(page(records, args.rows)))
 
 
