@@ -65,10 +65,10 @@ def read(path: Path) -> list[Record]:
 
 
 def full(records: list[Record], rows: int) -> list[Record]:
-    """Return the records of `rows` samples, the one with most real images of each pair."""
+    """Return the records of `rows` samples, of each pair the one with most arms (the most real images among equals)."""
     best: dict[str, Record] = {}
-    for r in records:
-        if r["rows"] == rows and r["reals"] >= best.get(r["pair"], {"reals": 0})["reals"]:
+    for r in sorted(records, key=lambda r: (len(r["arms"]), r["reals"])):
+        if r["rows"] == rows:
             best[r["pair"]] = r
     return sorted(best.values(), key=lambda r: r["pair"])
 

@@ -33,7 +33,7 @@ TABLE: tuple[Entry, ...] = (
     Entry("points", 100, "auto/points-100", "best of 37 candidates, the best at 20 among them"),
     Entry("points", 500, "auto/points-100", "as at 100: of 18 candidates the first lost on seeds that were held out"),
     Entry("points", 10, "auto", "not searched: W1 falls by 14 to 28 % on the same three pairs"),
-    Entry("images", 10, "auto", "two short steps: worse nowhere on five pairs with two judges (docs/third-party.md)"),
+    Entry("images", 10, "auto", "two short steps: worse nowhere on ten pairs with two judges (docs/third-party.md)"),
     Entry("images", 20, "auto", "as at 10: the best of 52 on fashion32, fashion32/kid-20, harms the pair most like it"),
     Entry("images", 100, "auto", "as at 10: of 21 candidates none is better on fashion32 than the best at 20"),
     Entry("images", 500, "auto", "as at 10: not searched; the best paths at 20 gain nothing from 249 steps"),

@@ -339,7 +339,7 @@ AUTO = Recipe(
     evidence=(
         "Ten pairs that others trained, two judges each: own D's score rose in 30 of 30 rows, the images improved in 16 and "
         "got worse in 11. Four steps of 0.05 for the lower half still cost one of two judges of a sprite pair 6 standard "
-        "errors; two of 0.02 are worse nowhere and better on two of the five measured (docs/third-party.md). Without real "
+        "errors; two of 0.02 are worse nowhere and better on three of the ten measured (docs/third-party.md). Without real "
         "images nothing is verified; with them (--reals, reals=) `auto` climbs an honest critic: see auto/reals."
     ),
 )

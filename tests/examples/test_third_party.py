@@ -33,6 +33,15 @@ def test_the_page_shows_its_results(number):
     assert table in (ROOT / "docs/third-party.md").read_text("utf-8")
 
 
+def test_the_page_shows_the_fresh_pairs_and_the_figure():
+    fresh = json.loads((ROOT / "docs/fresh-pairs.json").read_text())
+    page = (ROOT / "docs/third-party.md").read_text("utf-8")
+    for table in tables.page(fresh)[:3]:
+        assert table.count("\n") >= 3
+        assert table in page
+    assert tables.figure(RECORDS, 500) == (ROOT / "docs/third-party-reals.svg").read_text("utf-8")
+
+
 def test_the_readme_shows_its_count():
     assert tables.short(tables.full(RECORDS, 500)) in (ROOT / "README.md").read_text("utf-8")
 
