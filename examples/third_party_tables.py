@@ -33,7 +33,7 @@ NAMES = {
     "latents, reals": "the same in the latents (`--space z`)",
     "auto": "`auto` without: two steps of 0.02 up the pair's own D, the lower half",
     "paper": "the paper's 20 steps of 0.05 up the pair's own D",
-    "best of N": "the best of N draws by the pair's own D, in the time of the climb in the latents",
+    "best of N": "the best of N draws by the pair's own D, in the time of the climb (N at most 64)",
     "random": "random steps in the latents (the null)",
 }
 LIMIT = math.erfc(3 / math.sqrt(2))  # three standard errors, two-sided
