@@ -136,11 +136,11 @@ def steps(values: Array, y_name: str) -> str:
     return frame.svg("chart-steps", "Mean score per step", said, [line, *dots])
 
 
-def displacement(moved: Array, gain: Array, shown: Sequence[int]) -> str:
-    """Return gain over distance, one dot a sample; those with a card carry their place."""
+def displacement(moved: Array, gain: Array, shown: Sequence[int], place: str) -> str:
+    """Return gain over distance moved in `place`, one dot a sample; those with a card carry their number."""
     few = set(shown)
     some = list(shown) if len(gain) > 4000 else range(len(gain))
-    frame = _Frame(_range(moved, [0.0], 0.03), _range(gain, [0.0], 0.05), "distance moved in the latent (l2)", "gain")
+    frame = _Frame(_range(moved, [0.0], 0.03), _range(gain, [0.0], 0.05), f"distance moved in {place} (l2)", "gain")
     drawn = []
     zero = frame.py(0.0)
     drawn.append(f'<line class="zero" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{zero:.1f}" y2="{zero:.1f}"/>')

@@ -23,7 +23,7 @@ from ..files.write import plain, write_whole
 from . import charts
 from .charts import number
 from .data import RunView, read_view
-from .repeat import mapping, one_line, repeat_command
+from .repeat import judged_by_reals, mapping, one_line, place, repeat_command
 from .shards import is_sharded, write_shard_report
 
 STOPPED = {
@@ -113,7 +113,11 @@ def _tiles(view: RunView) -> str:
     tiles = [
         ("Score by the critic", f"{number(_mean(before))} → {number(_mean(after))}", "mean before → after"),
         ("Mean gain", number(_mean(gain), sign=True), f"{rose:.0%} of the samples rose"),
-        ("Moved", f"{float(np.mean(moved > 0)):.0%}", f"mean distance {number(_mean(moved[moved > 0]))} in the latent"),
+        (
+            "Moved",
+            f"{float(np.mean(moved > 0)):.0%}",
+            f"mean distance {number(_mean(moved[moved > 0]))} in {place(view.record)}",
+        ),
     ]
     if view.judged:
         j0, j1 = view.column("judge_before"), view.column("judge_after")
@@ -143,6 +147,11 @@ def verdict(view: RunView) -> str:
         return (
             "Checked against real images in score only: the judge is the critic that was climbed, and a score closer to the "
             "real images' is no proof of better images."
+        )
+    if told := judged_by_reals(view.record):
+        return (
+            f"{told} The score is that of the critic that was climbed; a judge that no critic used is the evidence. Look at "
+            "the pairs below."
         )
     return (
         "Unverified: no real images were given, and the score comes from the critic that was climbed. A rising score is no "
@@ -182,7 +191,11 @@ def _charts(view: RunView) -> str:
     said = "a dot is a sample; press one to see it" if len(view.shown) == len(gain) else "a dot is a sample shown above"
     if np.isfinite(moved).any():
         drawn.append(
-            ("Distance against gain", charts.displacement(moved, gain, view.shown), f'<span class="small">{said}</span>')
+            (
+                "Distance against gain",
+                charts.displacement(moved, gain, view.shown, place(view.record)),
+                f'<span class="small">{said}</span>',
+            )
         )
     return "".join(f"<figure><figcaption><h3>{title}</h3>{legend}</figcaption>{svg}</figure>" for title, svg, legend in drawn)
 

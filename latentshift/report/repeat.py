@@ -49,3 +49,28 @@ def one_line(text: str) -> str:
 def mapping(value: Any) -> dict[str, Any]:
     """Return a JSON object, or an empty one in place of anything else."""
     return value if isinstance(value, dict) else {}
+
+
+def judged_by_reals(record: Mapping[str, Any]) -> str:
+    """Return what real images say of a run, '' where none were given; `record` may be anybody's."""
+    honest = mapping(record.get("honest"))
+    if not honest:
+        return "The real images calibrated the critic; they judge nothing here." if record.get("reals_sha256") else ""
+    raw, after, count = (honest.get(k) for k in ("auc_raw", "auc_refined", "reals"))
+    if not all(isinstance(v, int | float) for v in (raw, after, count)):
+        return "The critic was fitted to real images."
+    if honest.get("verdict") != "climb":
+        return (
+            f"The critic was fitted to {count} real images; on those held out it has AUC {raw:.2f} against raw samples, and "
+            "they say not to climb it."
+        )
+    return (
+        f"The critic was fitted to {count} real images. On those held out of the fit it tells real from raw samples (AUC "
+        f"{raw:.2f}) and from refined ones ({after:.2f}), and they say how far it may be climbed."
+    )
+
+
+def place(record: Mapping[str, Any]) -> str:
+    """Return where samples moved, in words."""
+    space = record.get("space")
+    return "the latent" if space in (None, "z") else one_line(str(space))

@@ -26,7 +26,7 @@ from ..files.scatter import before_after
 from ..files.write import write_whole
 from . import charts
 from .charts import number
-from .repeat import mapping, one_line, repeat_command
+from .repeat import judged_by_reals, mapping, one_line, repeat_command
 
 Array = np.ndarray[Any, Any]
 _DRAWN = 20000  # values that stand for all in a histogram
@@ -70,8 +70,9 @@ def page(record: Mapping[str, Any], found: Mapping[str, Array], problems: list[s
     head = f"{rows:,} samples in {shards.get('done', 0):,} shards, refined with {recipe.get('strategy', 'an unknown method')}"
     body = [f"<header><div><p class=brand>latentshift</p><h1>{name}</h1><p class=sub>{html.escape(head)}</p></div></header>"]
     body.append(f'<main><section aria-label="In short"><dl class="tiles">{_tiles(record)}</dl>')
-    told = "Unverified: the score comes from the critic that was climbed. A rising score is no proof of better images."
-    body.append(f'<p class="notice plain"><strong>What this shows.</strong> {told}</p>')
+    told = judged_by_reals(record) or "Unverified."
+    told += " The score comes from the critic that was climbed. A rising score is no proof of better images."
+    body.append(f'<p class="notice plain"><strong>What this shows.</strong> {html.escape(told)}</p>')
     for kind, lines in (("problem", problems), ("warn", record.get("warnings") or [])):
         body += [f'<p class="notice {kind}">{html.escape(one_line(str(line)))}</p>' for line in lines]
     body.append("</section>")

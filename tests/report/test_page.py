@@ -303,3 +303,29 @@ def test_a_judge_and_real_images_are_shown(copied: Path) -> None:
     assert 'class="area real"' in text
     assert "Unverified" not in text
     assert '<option value="judge">' in text
+
+
+HONEST = {"verdict": "climb", "reals": 900, "auc_raw": 0.969, "auc_refined": 0.603}
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        (
+            {"honest": HONEST},
+            "fitted to 900 real images. On those held out of the fit it tells real from raw samples (AUC 0.97)",
+        ),
+        ({"honest": HONEST | {"verdict": "neither"}}, "AUC 0.97 against raw samples, and they say not to climb it."),
+        ({"honest": {"reals": "<b>"}}, "The critic was fitted to real images."),
+        ({"reals_sha256": "0" * 64}, "The real images calibrated the critic; they judge nothing here."),
+    ],
+)
+def test_what_real_images_say_is_said(copied: Path, record: dict[str, Any], said: str) -> None:
+    old = json.loads((copied / "run.json").read_text())
+    (copied / "run.json").write_text(json.dumps(old | record | {"space": "layer1<script>"}))
+    text = write_report(copied)[0].read_text()
+    assert said in text
+    assert "no real images were given" not in text
+    assert "in layer1&lt;script&gt;" in text
+    assert "layer1<script>" not in text
+    assert "in the latent" not in text
