@@ -50,9 +50,9 @@ class Cell(NamedTuple):
 
 
 def cell(draws: list[Record], metric: str = "FD") -> Cell:
-    raw, value = (sum(d[metric][k] for d in draws) / len(draws) for k in ("raw", "value"))
+    raw, value, change = (sum(d[metric][k] for d in draws) / len(draws) for k in ("raw", "value", "change"))
     error = math.sqrt(sum(d[metric]["error"] ** 2 for d in draws)) / len(draws)
-    z = (value - raw) / error if error > 0 else 0.0
+    z = change / error if error > 0 else 0.0  # not value - raw, which are rounded
     return Cell(raw, value, z, math.erfc(abs(z) / math.sqrt(2)))
 
 
