@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from third_party_pairs import JUDGES, PAIRS, Judge, real_images
+from third_party_pairs import JUDGES, PAIRS, Judge, pair_of, real_images
 
-from latentshift import Pair, Sampler, load
+from latentshift import Pair, Sampler
 from latentshift.files.pictures import to_planes
 from latentshift.metrics.stats import bootstrap_change
 from latentshift.recipe import Recipe
@@ -59,8 +59,7 @@ def main() -> None:
     torch.set_num_threads(1)
     print("| pair | judge | recipe | FD raw | change | of raw |\n| --- | --- | --- | --- | --- | --- |")
     for name in args.pairs:
-        folder = args.shared / "reference/pairs" / name
-        pair = load(str(folder) if folder.is_dir() else name)
+        pair = pair_of(name, args.shared)
         _, reference = real_images(args.shared, PAIRS[name], 1500)
         judges = {j: Judge(j, args.shared, reference) for j in JUDGES[PAIRS[name]]}
         seen = {arm: features(pair, recipe, judges, args.out, args.rows) for arm, recipe in ARMS.items()}

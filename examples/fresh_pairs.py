@@ -11,15 +11,13 @@ that critics may see. Results are kept per pair and arm, pairs in RESULTS/pairs:
 
 from __future__ import annotations
 
-import argparse
-import os
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from third_party_pairs import measure, real_images
+from third_party_pairs import measure, options, real_images
 
 from latentshift import load
 from latentshift.files.folder import write_pair
@@ -84,18 +82,10 @@ def train(out: Path, name: str, loss: str, stages: tuple[int, ...], images: np.n
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shared", type=Path, default=Path(os.environ.get("LATENTSHIFT_SHARED", "../shared")))
-    parser.add_argument("--out", type=Path, required=True)
+    parser = options(__doc__, list(ARMS))
     parser.add_argument("--data", nargs="*", default=["mnist", "fashion"], choices=["mnist", "fashion"])
     parser.add_argument("--losses", nargs="*", default=list(LOSSES), choices=list(LOSSES))
     parser.add_argument("--stages", nargs="*", type=int, default=list(STAGES))
-    parser.add_argument("--arms", nargs="*", default=list(ARMS))
-    parser.add_argument("--rows", type=int, default=500)
-    parser.add_argument("--draws", type=int, default=2)
-    parser.add_argument("--reals", type=int, default=1000, help="real images for the critic, at most")
-    parser.add_argument("--reference", type=int, default=2000, help="real images that judges compare with, at most")
-    parser.add_argument("--grids", action="store_true", help="draw the same 24 seeds before and after")
     parser.add_argument("--train-only", action="store_true")
     args = parser.parse_args()
     args.short = False

@@ -293,17 +293,23 @@ def measure(name: str, pair: Any, data: str, args: argparse.Namespace) -> None:
             )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def options(text: str | None, arms: list[str]) -> argparse.ArgumentParser:
+    """Return a parser of what `measure` reads, with these arms by default."""
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, default=Path(os.environ.get("LATENTSHIFT_SHARED", "../shared")))
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--pairs", nargs="*", default=list(PAIRS))
-    parser.add_argument("--arms", nargs="*", default=[a for a in ARMS if a != "raw"])
+    parser.add_argument("--arms", nargs="*", default=arms)
     parser.add_argument("--rows", type=int, default=500)
     parser.add_argument("--draws", type=int, default=2)
     parser.add_argument("--reals", type=int, default=1000, help="real images for the critic, at most")
     parser.add_argument("--reference", type=int, default=2000, help="real images that judges compare with, at most")
     parser.add_argument("--grids", action="store_true", help="draw the same 24 seeds before and after")
+    return parser
+
+
+def main() -> None:
+    parser = options(__doc__, [a for a in ARMS if a != "raw"])
+    parser.add_argument("--pairs", nargs="*", default=list(PAIRS))
     parser.add_argument("--short", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -20,8 +20,8 @@ from ..space import Context, Space
 from ..strategies.base import Strategy, where_rows
 
 _PILOT_SEED = 3_000_000_000  # pilots and training latents stay away from the seeds that people use
-#: where `auto` climbs: the first hidden layer where G is a row of layers, else the latents (docs/third-party.md)
-AUTO_SPACE = ("layer1", "z")
+#: where `auto` climbs: the first hidden layer where G is a row of layers, else its own latents (docs/third-party.md)
+AUTO_SPACE = "layer1"
 
 
 def batches(rows: int, size: int = 64) -> list[slice]:
@@ -38,9 +38,9 @@ class Ground:
 
     @classmethod
     def of(cls, pair: Pair, space: str = "auto") -> Ground:
-        """Return the ground named `space`; "auto" is the first of `AUTO_SPACE` that the pair has. Raises RequestError."""
+        """Return the ground named `space`; "auto" is `AUTO_SPACE` where the pair has it. Raises RequestError."""
         found = pair.spaces
-        name = next((n for n in AUTO_SPACE if n in found), pair.space.name) if space == "auto" else space
+        name = space if space != "auto" else AUTO_SPACE if AUTO_SPACE in found else pair.space.name
         if name not in found or not found[name].runs_generator:
             can = [n for n, s in found.items() if s.runs_generator]
             raise RequestError(f"{pair.name!r} has no space {name!r} to climb in", way_out=f"It has: {', '.join(can)}.")
