@@ -44,7 +44,7 @@ fit_options = options(
 @reals_options
 @fit_options
 @click.option(
-    "--strategy", metavar="NAME", help="How it will be climbed, by a gradient method.  [default: ifgsm, 2 steps of 0.05]"
+    "--strategy", metavar="NAME", help="How it will be climbed, by a gradient method.  [default: ifgsm, up to 10 steps of 0.05]"
 )
 @click.option("--option", "more", multiple=True, metavar="KEY=VALUE", help="An option of that method (repeatable).")
 @click.option(
