@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import RequestError, UsageError
+from ..errors import FileError, RequestError, UsageError
 from .common import Talk, options
 
 if TYPE_CHECKING:
@@ -36,15 +36,22 @@ def told_of(critic: str | None) -> dict[str, Any] | None:
 
 
 def as_fitted(typed: dict[str, Any], recipe: Recipe, told: dict[str, Any] | None) -> Recipe:
-    """Return `auto/reals` climbed as far, and where, as the card of --critic says, for what was not typed."""
+    """Return `auto/reals` climbed as far, and where, as the card of --critic says, for what was not typed.
+
+    Raises FileError for a card whose words are of another kind."""
     from ..recipe import AUTO_REALS, parse_option
 
     plain = typed["recipe"] == AUTO_REALS.name and typed["strategy"] is None
     if told is None or not plain or told.get("verdict") != "climb":
         return recipe
+    for key, kind in (("steps", int), ("step_size", int | float), ("space", str)):
+        if (value := told.get(key)) is not None and (isinstance(value, bool) or not isinstance(value, kind)):
+            raise FileError(
+                f"the card's honest.{key} is {value!r}", where=str(typed["critic"]), way_out="Fit the critic again."
+            )
     said = {parse_option(text)[0] for text in typed["more"]} | {k for k, v in typed.items() if v is not None}
     now = {k: told[k] for k in ("steps", "step_size") if k not in said and told.get(k) is not None}
-    space = recipe.space if "space" in said else told.get("space", recipe.space)
+    space = recipe.space if "space" in said else told.get("space") or recipe.space
     return replace(recipe, options={**recipe.options, **now}, space=space)
 
 

@@ -12,12 +12,14 @@ from torch import nn
 
 from latentshift import Sampler, load
 from latentshift.commands import run
-from latentshift.errors import RequestError
+from latentshift.commands.honest import as_fitted
+from latentshift.errors import FileError, RequestError
 from latentshift.files.folder import write_pair
 from latentshift.hidden import row_of_layers
 from latentshift.layers import LayerNet
 from latentshift.model import Critic, Pair
 from latentshift.noise import latents
+from latentshift.recipe import AUTO_REALS
 from latentshift.space import Context, Normal, Space
 from latentshift.strategies.gradient import IFGSM
 from latentshift.train.auto import guided
@@ -181,6 +183,15 @@ def test_from_the_command_line(quick, tmp_path, capsys):
         assert record["recipe"]["options"]["steps"] == steps
         with np.load(out / "latents.npz") as data:
             assert data["point" if space != "z" else "z"].shape == (4, 24 if space != "z" else 2)
+
+
+@pytest.mark.parametrize(("key", "value"), [("steps", "x"), ("steps", []), ("steps", 1e9), ("steps", True), ("space", [])])
+def test_a_card_of_nonsense_is_one_line(key, value):
+    typed = {"recipe": "auto/reals", "strategy": None, "more": (), "critic": "c"}
+    told = {"verdict": "climb", "steps": 2, "step_size": 0.05, "space": "layer1"}
+    assert as_fitted(typed, AUTO_REALS, told).space == "layer1"
+    with pytest.raises(FileError, match=f"the card's honest.{key} is"):
+        as_fitted(typed, AUTO_REALS, told | {key: value})
 
 
 def test_a_ground_is_data():
