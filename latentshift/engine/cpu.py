@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..layers import LabelJoin, Reshape
 from ..model import Pair
-from . import ops, packed
+from . import matrix, ops, packed, thin
 from .acts import Act, act_of
 from .plan import Plan
 from .prepare import PaddedLinear, Stack, probe_rows, scale_shift
@@ -120,7 +120,7 @@ class _Lowering:
         simple = layer.groups == 1 and tuple(layer.dilation) == (1, 1)
         weight = weight.to(self.dtype).contiguous()
         if simple and small[0] * small[1] <= _SMALL and weight.numel() >= 1 << 16 and packed.can_pack_linear():
-            self.ops.append(packed.MatrixConv(weight, bias, out=tuple(out), **common))
+            self.ops.append(matrix.MatrixConv(weight, bias, out=tuple(out), **common))
             return end
         more = tuple(layer.output_padding) if transposed else (0, 0)
         self.ops.append(packed.Conv(weight, bias, dilation=layer.dilation, groups=layer.groups, output_padding=more, **common))
@@ -159,7 +159,11 @@ class _Lowering:
                 bias = None if bias is None else bias[order]
                 if act is None:
                     act, end = self._act(layers, end)
-        self.ops.append(packed.Linear(self._cast(weight), self._cast(bias), act=act, more=more, shape=shape, rows=self.rows))  # type: ignore[arg-type]
+        cast: Any = self._cast(weight)
+        if len(cast) == 1 and not more:
+            self.ops.append(thin.Dot(cast, self._cast(bias), act=act))
+            return end
+        self.ops.append(packed.Linear(cast, self._cast(bias), act=act, more=more, shape=shape, rows=self.rows))
         return end
 
     def _opening(self, layers: list[nn.Module], at: int) -> int:

@@ -1,7 +1,7 @@
 """The operations of a plan: a forward that keeps what its own backward needs, and an input gradient written by hand.
 
 No weight ever gets a gradient. Everything runs on channels-last tensors (rows, C, H, W), or on (rows, n). Those with weights
-are in `packed.py`.
+are in `packed.py`, `matrix.py` and `thin.py`.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from .acts import Act, applied, in_vectors, masked, named
 from .ops import Op
+from .thin import Phases
 
 _THIN = 4  # columns of a product that is summed column by column on many threads
 
@@ -94,17 +95,30 @@ class Conv(Op):
         small = [rows, *(size if transposed else (channels, *out))]
         large = [rows, *((channels, *out) if transposed else size)]
         same = (self.padding, self.stride, self.dilation, groups)
-        self.up_weight = mkldnn._reorder_convolution_transpose_weight(weight, same[0], out_padding, *same[1:], small)
-        self.down_weight = mkldnn._reorder_convolution_weight(weight, *same, large)
+        self.thin_up = self.thin_down = self.up_weight = self.down_weight = None
+        if groups == 1 and self.dilation == [1, 1]:
+            self.thin_up = Phases.made_of(weight, small, (large[2], large[3]), *same[:2], transposed=True)
+            self.thin_down = Phases.made_of(weight.transpose(0, 1), large, (small[2], small[3]), *same[:2], transposed=False)
+        if self.thin_up is None:
+            self.up_weight = mkldnn._reorder_convolution_transpose_weight(weight, same[0], out_padding, *same[1:], small)
+        if self.thin_down is None:
+            self.down_weight = mkldnn._reorder_convolution_weight(weight, *same, large)
+        ahead = self.thin_up if transposed else self.thin_down
+        if ahead is not None and bias is not None:
+            self.bias = ahead.spread(bias)
 
     def _down(self, x: Tensor, bias: Tensor | None = None, act: Act = None) -> Tensor:
         name, numbers = named(act)
+        if self.thin_down is not None:
+            return self.thin_down(x, bias, name, numbers)
         return torch.ops.mkldnn._convolution_pointwise(  # type: ignore[no-any-return]
             x, self.down_weight, bias, self.padding, self.stride, self.dilation, self.groups, name, numbers, ""
         )
 
     def _up(self, x: Tensor, bias: Tensor | None = None, act: Act = None) -> Tensor:
         name, numbers = named(act)
+        if self.thin_up is not None:
+            return self.thin_up(x, bias, name, numbers)
         return torch.ops.mkldnn._convolution_transpose_pointwise(  # type: ignore[no-any-return]
             x, self.up_weight, bias, self.padding, self.out_padding, self.stride, self.dilation, self.groups, name, numbers, ""
         )
@@ -145,80 +159,6 @@ class Product:
             return applied(F.linear(x, self.weight, bias), act)
         name, numbers = named(act)
         return torch.ops.mkldnn._linear_pointwise(x.contiguous(), self.weight, bias, name, numbers, "")  # type: ignore[no-any-return]
-
-
-class MatrixConv(Op):
-    """A convolution of a small map as one matrix product: oneDNN's own are slow where most taps meet the padding.
-
-    Arguments as `Conv`; `out` is the other side's (height, width). No groups, no dilation.
-    """
-
-    def __init__(
-        self,
-        weight: Tensor,
-        bias: Tensor | None,
-        *,
-        stride: tuple[int, int],
-        padding: tuple[int, int],
-        transposed: bool,
-        act: Act,
-        size: tuple[int, ...],
-        out: tuple[int, int],
-        bias_map: Tensor | None = None,
-        rows: int = 16,
-    ) -> None:
-        self.act, self.bias, self.bias_map, self.transposed = act, bias, bias_map, transposed
-        self.stride, self.padding, self.kernel = stride, padding, tuple(weight.shape[2:])
-        self.small = size[1:] if transposed else out
-        self.large = out if transposed else size[1:]
-        m = rows * self.small[0] * self.small[1]
-        flat = weight.permute(0, 2, 3, 1).reshape(len(weight), -1)  # (small's channels, kh * kw * large's channels)
-        self.down = Product(flat, m)
-        self.up = Product(flat.t(), m)
-        row = (weight.shape[1] if transposed else weight.shape[0]) * math.prod(out)
-        if self.down.packed and self.up.packed and in_vectors(act, row):
-            self.made = {
-                "weight": weight.shape, "dtype": weight.dtype, "stride": stride, "padding": padding, "transposed": transposed,
-                "act": act, "size": tuple(size), "out": out, "rows": rows,
-            }  # fmt: skip
-
-    def _down(self, x: Tensor, bias: Tensor | None = None, act: Act = None) -> Tensor:
-        """The large map's patches times the weight: the small map."""
-        (h, w), (p, q), (s, t), (k, r) = self.small, self.padding, self.stride, self.kernel
-        rows, c = x.shape[:2]
-        more = ((h - 1) * s + k - x.shape[2] - p, (w - 1) * t + r - x.shape[3] - q)
-        patches = F.pad(x.permute(0, 2, 3, 1), (0, 0, q, more[1], p, more[0])).unfold(1, k, s).unfold(2, r, t)
-        patches = patches.permute(0, 1, 2, 4, 5, 3).reshape(rows * h * w, k * r * c)
-        y = self.down(patches, bias, act)
-        return y.view(rows, h, w, -1).permute(0, 3, 1, 2)
-
-    def _up(self, x: Tensor) -> Tensor:
-        """The small map times the weight, each result's patch added in its place of the large map."""
-        (h, w), (p, q), (s, t), (k, r) = self.small, self.padding, self.stride, self.kernel
-        rows, (height, width) = len(x), self.large
-        y = self.up(x.permute(0, 2, 3, 1).reshape(rows * h * w, -1)).view(rows, h, w, k, r, -1)
-        tall, wide = max((h - 1) * s + k, height + p), max((w - 1) * t + r, width + q)
-        out = y.new_zeros(rows, tall, wide, y.shape[-1])
-        for u in range(k):
-            for v in range(r):
-                out[:, u : u + (h - 1) * s + 1 : s, v : v + (w - 1) * t + 1 : t].add_(y[:, :, :, u, v])
-        return out[:, p : p + height, q : q + width].permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
-
-    def forward(self, x: Tensor, label: Tensor | None = None) -> tuple[Tensor, Any]:
-        if not self.transposed and self.bias_map is None:
-            y = self._down(x, self.bias, self.act)
-        else:
-            y = self._up(x) if self.transposed else self._down(x)
-            if self.bias is not None:
-                y = y.add_(self.bias.reshape(-1, 1, 1))
-            if self.bias_map is not None:
-                y = y.add_(self.bias_map)
-            y = applied(y, self.act)
-        return y, y if self.act else None
-
-    def backward(self, grad: Tensor, kept: Any) -> Tensor:
-        grad = masked(grad, kept, self.act)
-        return self._down(grad) if self.transposed else self._up(grad)
 
 
 class Linear(Op):

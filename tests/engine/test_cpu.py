@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from latentshift.engine import cpu, packed
+from latentshift.engine import cpu, matrix, packed
 from latentshift.engine.plan import Plan
 from latentshift.engine.precision import networks
 from latentshift.engine.prepare import prepare
@@ -140,7 +140,7 @@ def test_a_matrix_product_stands_for_a_convolution_of_a_small_map():
         conv = (nn.ConvTranspose2d if transposed else nn.Conv2d)(7, 5, 3, 2, 1, **({"output_padding": 1} if transposed else {}))
         x = torch.randn(4, 7, 4, 4)
         y = conv(x)
-        op = packed.MatrixConv(
+        op = matrix.MatrixConv(
             conv.weight.detach(), conv.bias.detach(), stride=(2, 2), padding=(1, 1), transposed=transposed, act=("relu", 0.0),
             size=(7, 4, 4), out=tuple(y.shape[2:]),
         )  # fmt: skip
