@@ -23,8 +23,6 @@ from .plan import Plan
 from .prepare import PaddedLinear, Stack, probe_rows, scale_shift
 from .rewrite import traced
 
-_SMALL = 16  # pixels of a map up to which a convolution is a matrix product
-
 
 def _nhwc(size: torch.Size | tuple[int, ...]) -> Tensor:
     """Return where element (h, w, c) of a channels-last map lies in the (c, h, w) order."""
@@ -119,7 +117,7 @@ class _Lowering:
         common |= {"bias_map": bias_map, "rows": self.rows}
         simple = layer.groups == 1 and tuple(layer.dilation) == (1, 1)
         weight = weight.to(self.dtype).contiguous()
-        if simple and small[0] * small[1] <= _SMALL and weight.numel() >= 1 << 16 and packed.can_pack_linear():
+        if simple and matrix.pays(weight, small[0] * small[1]) and packed.can_pack_linear():
             self.ops.append(matrix.MatrixConv(weight, bias, out=tuple(out), **common))
             return end
         more = tuple(layer.output_padding) if transposed else (0, 0)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from latentshift.engine import cpu, matrix, packed
+from latentshift.engine import matrix, packed
 from latentshift.engine.plan import Plan
 from latentshift.engine.precision import networks
 from latentshift.engine.prepare import prepare
@@ -133,9 +133,11 @@ def test_rows_have_the_same_bits_in_any_batch_and_order():
 
 
 @needs_packing
-def test_a_matrix_product_stands_for_a_convolution_of_a_small_map():
-    lowered = cpu.plan_of(prepare(make())[0].G, torch.randn(2, 100), None, torch.float32)[0].ops
-    assert [type(op).__name__ for op in lowered] == ["Linear", "MatrixConv", "Conv", "Conv"]
+def test_a_matrix_product_stands_for_a_convolution_of_a_small_map(monkeypatch):
+    for least, form in ((1 << 18, "MatrixConv"), (1 << 20, "Conv")):  # the second layer's weights have 384 KiB
+        monkeypatch.setattr(matrix, "BYTES", least)
+        ready = networks(make(), Settings()).pair
+        assert [type(op).__name__ for op in ready.G.ops] == ["Linear", form, "Conv", "Conv"]
     for transposed in (False, True):
         conv = (nn.ConvTranspose2d if transposed else nn.Conv2d)(7, 5, 3, 2, 1, **({"output_padding": 1} if transposed else {}))
         x = torch.randn(4, 7, 4, 4)

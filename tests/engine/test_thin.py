@@ -105,8 +105,7 @@ def test_a_layer_of_one_output_is_a_sum_of_products(dtype):
     ("kernel", "stride", "padding", "side"),
     [(4, 2, 1, 3), (5, 2, 2, 6), (3, 1, 1, 4), (2, 1, 1, 3), (5, 3, 4, 5), (7, 4, 6, 4)],
 )
-def test_taps_on_the_padding_are_left_out_of_large_products(transposed, kernel, stride, padding, side, monkeypatch):
-    monkeypatch.setattr(matrix, "_LARGE", 0)
+def test_taps_on_the_padding_are_left_out_of_large_products(transposed, kernel, stride, padding, side):
     layer = (nn.ConvTranspose2d if transposed else nn.Conv2d)(9, 6, kernel, stride, padding)
     x = torch.randn(3, 9, side, side).contiguous(memory_format=torch.channels_last).requires_grad_(True)
     before = layer(x)
@@ -124,3 +123,25 @@ def test_taps_on_the_padding_are_left_out_of_large_products(transposed, kernel, 
         g = torch.randn_like(theirs)
         assert torch.allclose(mine, theirs, atol=1e-5)
         assert torch.allclose(op.backward(g, kept), torch.autograd.grad(theirs, x, g, retain_graph=True)[0], atol=1e-5)
+
+
+@needs_packing
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_row_of_matrix_products_has_the_same_bits_in_any_call(transposed, dtype):
+    size, out = (128, *((3, 3) if transposed else (6, 6))), (6, 6) if transposed else (3, 3)
+    op = matrix.MatrixConv(
+        torch.randn(128, 128, 4, 4).to(dtype) / 45, None, stride=(2, 2), padding=(1, 1), transposed=transposed,
+        act=("leaky_relu", 0.2), size=size, out=out,
+    )  # fmt: skip
+    assert len(op.parts) == 3
+    x = torch.randn(24, *size).to(dtype).contiguous(memory_format=torch.channels_last)
+    g = torch.randn(24, 128, *out).to(dtype).contiguous(memory_format=torch.channels_last)
+    y, kept = op.forward(x)
+    back = op.backward(g, kept)
+    for rows in (slice(0, 8), slice(8, 24), slice(5, 6), slice(9, 11)):
+        count = rows.stop - rows.start
+        fit = op if count >= 8 else few.fitted(op, count)
+        mine, kept = fit.forward(x[rows])
+        assert torch.equal(mine, y[rows])
+        assert torch.equal(fit.backward(g[rows], kept), back[rows])
