@@ -16,12 +16,14 @@ from torch import Tensor
 
 from ..landscape import LARGE
 from ..model import Pair
+from .matrix import MatrixConv
 from .ops import To
+from .packed import Conv
 from .plan import Plan
 from .prepare import probe_rows
 
 SIGNS = 0.90  # share of equal signs that reduced precision must keep
-ROWS = 64  # looked at where the few rows of a probe leave it open
+ROWS = 64, 256  # looked at where the few rows of a probe leave it open: of the largest images that are, and of small ones
 
 
 class Share(NamedTuple):
@@ -59,13 +61,18 @@ def share(theirs: Tensor, mine: Tensor | None) -> Share:
 def raised(exact: Pair, low: Pair) -> Iterator[tuple[int, Pair]]:
     """Yield `low` with the first 1, 2, ... operations of its G in float32, taken from `exact`; nothing where they differ."""
     whole, part = exact.G, low.G
-    if not (isinstance(whole, Plan) and isinstance(part, Plan)) or [type(a) for a in whole.ops] != [type(b) for b in part.ops]:
+    if not (isinstance(whole, Plan) and isinstance(part, Plan)) or _kinds(whole) != _kinds(part):
         return
     for count in range(1, len(whole.ops)):
         if not whole.ops[count - 1].rowwise:
             ops = [*whole.ops[:count], To(torch.float32, part.dtype), *part.ops[count:]]
             yield count, replace(low, G=Plan(ops, part.plain), dtype=low.compute_dtype)
     yield len(whole.ops), replace(low, G=whole, dtype=low.compute_dtype)
+
+
+def _kinds(plan: Plan) -> list[type]:
+    """Return what kind each operation is; one and the same layer may be a product in one precision only."""
+    return [Conv if isinstance(op, MatrixConv) else type(op) for op in plan.ops]
 
 
 def with_signs(exact: Pair, low: Pair) -> tuple[Pair, str, bool]:
@@ -77,8 +84,8 @@ def with_signs(exact: Pair, low: Pair) -> tuple[Pair, str, bool]:
     theirs = gradient(exact, z, label)
     if theirs is None or share(theirs, gradient(low, z, label)).surely(3):
         return low, "", True
-    if math.prod(exact.image_shape or ()) <= LARGE:
-        z, label = probe_rows(exact, ROWS)
+    if (size := math.prod(exact.image_shape or ())) <= LARGE:
+        z, label = probe_rows(exact, min(ROWS[1], ROWS[0] * LARGE // size))
         theirs = gradient(exact, z, label)
         assert theirs is not None
     first = share(theirs, gradient(low, z, label))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from latentshift.bench import pairs
-from latentshift.engine import packed, signs
+from latentshift.engine import matrix, packed, signs
 from latentshift.engine.precision import networks
 from latentshift.engine.run import Engine, Settings
 from latentshift.files.folder import read_pair
@@ -76,3 +76,12 @@ def test_what_nothing_mends_is_said_and_auto_takes_float32(monkeypatch):
     asked = networks(pair, Settings(precision="bf16"))
     assert asked.precision == "bf16"
     assert any("keeps only" in line and "--precision fp32" in line for line in asked.lost)
+
+
+@needs_packing
+def test_a_layer_that_is_a_product_in_one_precision_only_can_be_raised(monkeypatch):
+    monkeypatch.setattr(matrix, "BYTES", 300 << 10)  # of A's widest layer, an eighth as wide: 512 KiB in float32
+    pair = small()
+    exact, low = networks(pair, Settings()).moving, networks(pair, Settings(precision="bf16")).moving
+    assert [type(p.G.ops[1]).__name__ for p in (exact, low)] == ["MatrixConv", "Conv"]
+    assert len(list(signs.raised(exact, low))) == len(exact.G.ops)

@@ -24,6 +24,7 @@ LAYERS = {
     "much padding": (nn.Conv2d(32, 3, 3, 1, 3), 16, "ahead"),
     # what it does not stand for
     "odd": (nn.Conv2d(32, 3, 3, 1, 1), 17, ""),
+    "up to an odd map": (nn.ConvTranspose2d(6, 8, 3, 2, 1), 4, ""),
     "by three": (nn.Conv2d(3, 32, 5, 3, 1), 18, ""),
     "wide": (nn.Conv2d(32, 5, 3, 1, 1), 16, ""),
     "1x1": (nn.Conv2d(32, 3, 1), 16, ""),
@@ -50,6 +51,7 @@ def test_a_thin_side_has_the_numbers_and_the_gradient_of_torch(name):
         op = packed_conv(layer, side, act, shift=added)
         ahead, back = (op.thin_up, op.thin_down)[:: 1 if op.transposed else -1]
         assert (ahead is not None, back is not None) == (way == "ahead", way == "back")
+        assert op.apart == (name == "up to an odd map"), "bias and activation behind the kernel"
         before = layer(x) if added is None else layer(x) + added
         theirs = before if act is None else torch.tanh(before) if act[0] == "tanh" else F.leaky_relu(before, 0.2)
         mine, kept = op.forward(x.detach())
