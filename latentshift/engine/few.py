@@ -90,7 +90,8 @@ def _twin(kind: Any, made: tuple[tuple[str, Any], ...]) -> tuple[Op, Tensor, Ten
     more = options.get("more", 0)  # columns that are zero
     first, second = _Channels(shape[0], draw), _Channels(shape[1] - more, draw)  # (out, in), or (in, out) transposed
     base = torch.randn(len(first.pair), len(second.pair), *shape[2:], generator=draw) / shape[1] ** 0.5
-    weight = torch.nn.functional.pad(base[first.pair][:, second.pair], (0, more))
+    weight = base.index_select(1, second.pair).index_select(0, first.pair)  # in this order: the small pieces first, while few
+    weight = torch.nn.functional.pad(weight, (0, more)) if more else weight
     op: Op = kind(weight.to(dtype), None, **options)
     into, out = (first, second) if transposed else (second, first)
     x = into.inputs(tuple(options.get("size", (shape[1] - more,)))[1:], draw).to(dtype)
