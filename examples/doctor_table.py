@@ -2,6 +2,7 @@
 
     python examples/doctor_table.py --shared DIR --out RESULTS            # measure what is missing, then the table
     python examples/doctor_table.py --shared DIR --out RESULTS --short    # sprites alone, 100 rows: half a minute
+    python examples/doctor_table.py --shared DIR --out RESULTS --fresh RESULTS2/pairs    # pairs that fresh_pairs.py trained
     python examples/doctor_table.py --out RESULTS --table                 # the tables of what is there
 
 DIR holds `reference/pairs`, `reference/real` and `data`, as for `third_party_pairs.py`. One to four minutes of one core a pair;
@@ -11,8 +12,9 @@ The truth of a setting: the change of Frechet distance, density and coverage by 
 A judge speaks for (against) a setting by the balance of its metrics that are better (worse) by 3 standard errors; one for and
 none against is help, the reverse harm, else nothing. The doctor sees other latents and the other half of the real images.
 
-Leave-one-pair-out: the constant of the rule is chosen on all other pairs and then counted on the pair; unsure would count as
-half. The constant answer is the most frequent truth. Expected: the tables of docs/doctor.md.
+Leave-one-pair-out: the constant of the rule is chosen on all other pairs of others and then counted on the pair; unsure would
+count as half. The constant answer is the most frequent truth. Pairs of `--fresh` choose nothing: they are told by the constant
+that all pairs of others choose. Expected: the tables of docs/doctor.md.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import json
 import os
 import textwrap
 import time
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,8 +34,9 @@ import numpy as np
 import torch
 from third_party_pairs import PAIRS, pair_of, prepared, real_images
 
+from latentshift import load
 from latentshift.doctor.eye import Change, Eye
-from latentshift.doctor.foretell import SETTINGS, Pilot, Watch, above, eyes, pilot, scores_of, verdict, weighed
+from latentshift.doctor.foretell import SETTINGS, Pilot, Watch, above, eyes, pilot, scores_of, total, verdict
 from latentshift.files.write import write_json
 from latentshift.metrics.features import extract
 from latentshift.metrics.networks import load_network
@@ -42,15 +46,17 @@ JUDGES = {
     "fashion": ("resnet20_cifar10", "cnn_fashion_mnist"),
     "faces": ("resnet20_cifar10", "resnet56_cifar10"),
     "sprites": ("resnet20_cifar10", "resnet56_cifar10"),
+    "cifar": ("resnet20_cifar10", "resnet56_cifar10"),
 }
 Key = tuple[str, str]
 Cells = dict[Key, tuple[dict[str, Any], str]]
 METRICS = ("FD", "density", "coverage")
 ERRORS = 3.0  # standard errors that a truth needs
 
-#: the one constant of a rule, standard deviations that an answer needs; the doctor's rule and its parts
-SURE = (1.5, 2.0, 2.5, 3.0)
-FORMS = ("two layers", "fire5", "fire9")
+#: the one constant of a rule: standard deviations that an answer needs
+SURE = (1.5, 2.0, 3.0, 4.0, 5.0)
+DECIDES = "squeezenet-fire5"
+FORMS = {"the rule": 3, "without coverage": 2, "distance alone": 1}  # how many of the metrics are added up
 
 
 def truth(judges: dict[str, list[list[float]]]) -> str:
@@ -67,22 +73,22 @@ def sign(balance: list[int]) -> str:
     return "help" if up and not down else "harm" if down and not up else "nothing"
 
 
-def answer(seen: dict[str, Any], sure: float, form: str = "two layers") -> str:
-    """Return what a rule says of {eye: [metric]}: the doctor's own, or that of one layer of SqueezeNet alone."""
-    layers = [f"squeezenet-{form}"] if form in FORMS[1:] else [f"squeezenet-{name}" for name in FORMS[1:]]
-    return verdict(weighed([[Change(m, 0, 0, v) for m, v in zip(METRICS, seen[eye], strict=True)] for eye in layers]), sure)
+def answer(seen: dict[str, Any], sure: float, form: str = "the rule") -> str:
+    """Return what a rule says of {eye: [metric]}."""
+    metrics = zip(METRICS[: FORMS[form]], seen[DECIDES], strict=False)
+    return verdict(total([Change(m, 0, 0, v) for m, v in metrics]), sure)
 
 
 def points(told: str, true: str) -> float:
     return 1.0 if told == true else 0.5 if told == "unsure" else 0.0
 
 
-def foretold(cells: Cells, form: str) -> tuple[dict[Key, str], list[float]]:
+def foretold(cells: Cells, form: str, fresh: Collection[str] = ()) -> tuple[dict[Key, str], list[float]]:
     """Return each cell's answer by the constant that is right most often on the other pairs (the least of equals); these."""
     said: dict[Key, str] = {}
     constants = []
     for name in sorted({pair for pair, _ in cells}):
-        rest = [c for (pair, _), c in cells.items() if pair != name]
+        rest = [c for (pair, _), c in cells.items() if pair != name and pair not in fresh]
         best = max(SURE, key=lambda sure: sum(points(answer(seen, sure, form), true) for seen, true in rest))
         constants.append(best)
         said |= {key: answer(c[0], best, form) for key, c in cells.items() if key[0] == name}
@@ -99,11 +105,18 @@ def measure(name: str, args: argparse.Namespace) -> None:
     told: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"truth": {}, "seen": {}, "seconds": {}}
     if all(s in told[part] for s in SETTINGS for part in ("truth", "seen")):
         return
-    pair = pair_of(name, args.shared)
+    pair = pair_of(name, args.shared) if name in PAIRS else load(args.fresh / name)
+    data = kind_of(name)
     make = partial(kept, args.keep, pair, name) if args.keep else partial(pilot, pair)
-    mine, theirs = (prepared(x, pair) for x in real_images(args.shared, PAIRS[name], args.reference))
+    mine, theirs = (prepared(x, pair) for x in real_images(args.shared, data, args.reference))
     mine = mine[: args.reals]
-    told |= {"pair": name, "rows": args.rows, "pilots": args.pilots, "reals": [len(mine), len(theirs)]}
+    told |= {
+        "pair": name,
+        "fresh": name not in PAIRS,
+        "rows": args.rows,
+        "pilots": args.pilots,
+        "reals": [len(mine), len(theirs)],
+    }
     judges: list[Eye] = []
     before: dict[tuple[str, int], np.ndarray] = {}
     watch: Watch | None = None
@@ -118,7 +131,7 @@ def measure(name: str, args: argparse.Namespace) -> None:
             write_json(path, told)
         began = time.process_time()
         if setting not in told["truth"]:
-            judges = judges or [judge(n, args.shared, theirs) for n in JUDGES[PAIRS[name]]]
+            judges = judges or [judge(n, args.shared, theirs) for n in JUDGES[data]]
             found: dict[str, list[list[float]]] = {eye.name: [] for eye in judges}
             for first in (0, 10_000):
                 made = make(setting, first, args.rows, 0)
@@ -131,6 +144,11 @@ def measure(name: str, args: argparse.Namespace) -> None:
             told["seconds"]["truth"] = told["seconds"].get("truth", 0) + time.process_time() - began
             write_json(path, told)
         print(f"{name} {setting}: kept ({sum(told['seconds'].values()):.0f} s CPU)", flush=True)
+
+
+def kind_of(name: str) -> str:
+    """Return what the images of a pair are: known, or the first word of its name."""
+    return PAIRS.get(name, name.partition("-")[0])
 
 
 def kept(folder: Path, pair: Any, name: str, setting: str, first: int, rows: int, start: int) -> Pilot:
@@ -159,46 +177,60 @@ def judge(net: str, shared: Path, reals: np.ndarray) -> Eye:
     return Eye(network.name, lambda x: extract(network, x).features.numpy(), reals, components=64)
 
 
-def tables(records: list[dict[str, Any]]) -> str:
-    """Return the counts and the table of hits and misses as Markdown."""
-    cells: Cells = {
+def cells_of(records: list[dict[str, Any]]) -> Cells:
+    return {
         (r["pair"], s): (r["seen"][s], truth(r["truth"][s]))
         for r in records
         for s in SETTINGS
         if s in r["seen"] and s in r["truth"]
     }
-    true = {key: c[1] for key, c in cells.items()}
-    n = len(cells)
-    said, constants = foretold(cells, FORMS[0])
-    right = {form: sum(points(v, true[k]) for k, v in foretold(cells, form)[0].items()) for form in FORMS}
-    told = {form: f"{v:g} ({v / n:.0%})" for form, v in right.items()}
+
+
+def tables(records: list[dict[str, Any]]) -> str:
+    """Return the counts and the tables of hits and misses as Markdown, of others' pairs and of those trained here."""
+    cells, fresh = cells_of(records), [r["pair"] for r in records if r.get("fresh")]
+    told = {form: foretold(cells, form, fresh) for form in FORMS}
+    parts = []
+    for words, some in (("pairs of others", [r for r in records if r["pair"] not in fresh]), ("pairs trained here", fresh)):
+        names = [r if isinstance(r, str) else r["pair"] for r in some]
+        if names:
+            parts.append(table(words, names, cells, told))
+    return "\n\n".join(parts)
+
+
+def table(words: str, names: list[str], cells: Cells, told: dict[str, tuple[dict[Key, str], list[float]]]) -> str:
+    """Return the counts and the tables of some of the pairs."""
+    true = {key: c[1] for key, c in cells.items() if key[0] in names}
+    said, constants = told["the rule"]
+    n = len(true)
+    right = {form: sum(points(v[0][k], true[k]) for k in true) for form, v in told.items()}
+    counts = [f"{form} {v:g} ({v / n:.0%})" for form, v in right.items()]
     common, count = collections.Counter(true.values()).most_common(1)[0]
     spread = " to ".join(f"{v:g}" for v in sorted({min(constants), max(constants)}))
-    counts = (
-        f"{n} cells of {len(records)} pairs, each by the constant chosen on the others ({spread}): {told[FORMS[0]]} right; "
-        f'by fire5 alone {told["fire5"]}, by fire9 {told["fire9"]}; always "{common}": {count} ({count / n:.0%}).'
+    text = (
+        f'{n} cells of {len(names)} {words}, constants {spread}, right: {"; ".join(counts)}; always "{common}" {count / n:.0%}.'
     )
     lines = [
-        textwrap.fill(counts, 126),
+        textwrap.fill(text, 126),
         "",
         "| pair | " + " | ".join(f"{s}: foretold, true" for s in SETTINGS) + " |",
         "| --- |" + " --- |" * len(SETTINGS),
     ]
-    for r in records:
+    for name in names:
         row = []
         for s in SETTINGS:
-            key = (r["pair"], s)
-            text = f"{said[key]}, {true[key]}" if key in cells else "-"
-            row.append(text if key not in cells or said[key] == true[key] else f"**{text}**")
-        lines.append(f"| {r['pair']} | " + " | ".join(row) + " |")
+            key = (name, s)
+            both = f"{said[key]}, {true[key]}" if key in true else "-"
+            row.append(both if key not in true or said[key] == true[key] else f"**{both}**")
+        lines.append(f"| {name} | " + " | ".join(row) + " |")
     lines += [
         "",
         "| foretold | " + " | ".join(f"truly {t}" for t in ("help", "nothing", "harm")) + " |",
         "| --- |" + " --- |" * 3,
     ]
-    for told in ("help", "nothing", "harm", "unsure"):
-        row = [sum(said[k] == told and true[k] == t for k in cells) for t in ("help", "nothing", "harm")]
-        lines.append(f"| {told} | " + " | ".join(str(v) for v in row) + " |")
+    for answered in ("help", "nothing", "harm"):
+        row = [sum(said[k] == answered and true[k] == t for k in true) for t in ("help", "nothing", "harm")]
+        lines.append(f"| {answered} | " + " | ".join(str(v) for v in row) + " |")
     return "\n".join(lines)
 
 
@@ -206,7 +238,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, default=Path(os.environ.get("LATENTSHIFT_SHARED", "../shared")))
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--pairs", nargs="*", default=list(PAIRS))
+    parser.add_argument("--pairs", nargs="*", help="names; all that there are, if none is given")
+    parser.add_argument("--fresh", type=Path, help="a folder of pair folders, in place of the pairs of others")
     parser.add_argument("--rows", type=int, default=1000, help="latents of each of the two draws of the truth")
     parser.add_argument("--pilots", type=int, default=500, help="latents that the doctor sees first")
     parser.add_argument("--reals", type=int, default=2000, help="real images that the doctor sees, at most")
@@ -222,7 +255,8 @@ def main() -> None:
         args.pairs, args.rows, args.pilots = ["sprites16-dcgan-bce"], 100, 100
         args.reals = args.reference = 500
     if not args.table:
-        for name in args.pairs:
+        all_pairs = sorted(p.name for p in args.fresh.iterdir()) if args.fresh else list(PAIRS)
+        for name in args.pairs or all_pairs:
             measure(name, args)
     records = [json.loads(p.read_text()) for p in sorted(args.out.glob("*.json"))]
     records = [r for r in records if r["truth"] and r["seen"]]

@@ -6,7 +6,8 @@
 DIR is as for `third_party_pairs.py`, whose judges, arms and splits these are. For digits and for garments: a DCGAN with plain
 BCE, the same with hinge loss and spectral norm, and WGAN-GP, each kept after 300, 1,000 and 3,000 steps of batch 32 (32x32,
 latents of 64 normal numbers, widths 64 to 8 up and 16 to 64 down, weights averaged). They are trained on the half of the images
-that critics may see. Results are kept per pair and arm, pairs in RESULTS/pairs: a run that was cut goes on.
+that critics may see; `--data` also takes sprites (16x16), faces and cifar. Results are kept per pair and arm, pairs in
+RESULTS/pairs: a run that was cut goes on.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from latentshift.train.loop import Settings, Trainer
 from latentshift.train.networks import small_critic, small_generator
 from latentshift.train.pieces import GradientPenalty, initialise
 
-Z, SHAPE = 64, (1, 32, 32)
+Z = 64
 WIDTHS = (64, 32, 16, 8), (16, 32, 64)
 LOSSES: dict[str, dict[str, Any]] = {
     "bce": {"loss": "bce"},
@@ -43,10 +44,12 @@ def train(out: Path, name: str, loss: str, stages: tuple[int, ...], images: np.n
     folders = {n: out / "pairs" / f"{name}-{loss}-{n}" for n in stages}
     if all((f / "card.json").exists() for f in folders.values()):
         return
-    x = torch.from_numpy(np.pad(images, ((0, 0), (0, 0), (2, 2), (2, 2)))).float() / 127.5 - 1
+    edge = (-images.shape[2] % 8 // 2,) * 2  # 28 pixels to 32
+    x = torch.from_numpy(np.pad(images, ((0, 0), (0, 0), edge, edge))).float() / 127.5 - 1
+    shape = (x.shape[1], x.shape[2], x.shape[3])
     draw = torch.Generator().manual_seed(0)
-    G = initialise(LayerNet(small_generator(Z, SHAPE, None, WIDTHS[0])), 0.02, draw)
-    D = initialise(LayerNet(small_critic(SHAPE, None, 1, WIDTHS[1])), 0.02, draw)
+    G = initialise(LayerNet(small_generator(Z, shape, None, WIDTHS[0])), 0.02, draw)
+    D = initialise(LayerNet(small_critic(shape, None, 1, WIDTHS[1])), 0.02, draw)
     settings = Settings(steps=max(stages), batch=32, ema=0.99, seed=0, decay_share=0.0, **LOSSES[loss])
     trainer = Trainer(
         G,
@@ -71,7 +74,7 @@ def train(out: Path, name: str, loss: str, stages: tuple[int, ...], images: np.n
             "z_size": Z,
             "z_prior": {"kind": "normal"},
             "classes": None,
-            "image": {"channels": 1, "height": 32, "width": 32, "range": [-1, 1]},
+            "image": {**dict(zip(("channels", "height", "width"), shape, strict=True)), "range": [-1, 1]},
             "critic": {"returns": "logit" if loss == "bce" else "critic", "real_is": "high"},
             "training": {"steps": t.step, "cpu_seconds": round(seconds, 1)},
         }
@@ -83,7 +86,9 @@ def train(out: Path, name: str, loss: str, stages: tuple[int, ...], images: np.n
 
 def main() -> None:
     parser = options(__doc__, list(ARMS))
-    parser.add_argument("--data", nargs="*", default=["mnist", "fashion"], choices=["mnist", "fashion"])
+    parser.add_argument(
+        "--data", nargs="*", default=["mnist", "fashion"], choices=["mnist", "fashion", "sprites", "faces", "cifar"]
+    )
     parser.add_argument("--losses", nargs="*", default=list(LOSSES), choices=list(LOSSES))
     parser.add_argument("--stages", nargs="*", type=int, default=list(STAGES))
     parser.add_argument("--train-only", action="store_true")

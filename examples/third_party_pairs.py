@@ -33,6 +33,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 import latentshift
 from latentshift import Sampler, load
@@ -69,6 +70,7 @@ JUDGES = {
     "fashion": ("cnn-fashion", "resnet20"),
     "faces": ("resnet20", "pca"),
     "sprites": ("resnet20", "pca"),
+    "cifar": ("resnet20", "pca"),
 }
 #: the same G, so the same honest critic
 HONEST_OF = {"fashion32-sn": "fashion32"}
@@ -105,6 +107,8 @@ def real_images(shared: Path, data: str, reference: int) -> tuple[np.ndarray, np
         x = np.load(shared / "reference/real/faces.npz")["faces32"].transpose(0, 3, 1, 2)
     elif data == "sprites":
         x = np.load(shared / "reference/real/sprites16.npz")["sprites16"][:, None]
+    elif data == "cifar":
+        x = np.concatenate([tiles(path) for path in sorted((shared / "data/cifar10").glob("test_*.webp"))])
     else:
         name = {"mnist": "mnist/t10k-images-idx3-ubyte.gz", "fashion": "fashion-mnist/t10k6978-images-idx3-ubyte.xz"}[data]
         x = read_images(shared / "data" / name).images
@@ -114,6 +118,13 @@ def real_images(shared: Path, data: str, reference: int) -> tuple[np.ndarray, np
     if data == "faces":
         judge = np.concatenate([judge, judge[..., ::-1]])
     return np.ascontiguousarray(x[order[:half]]), np.ascontiguousarray(judge)
+
+
+def tiles(path: Path) -> np.ndarray:
+    """Return the 1,000 images of 32x32 that lie in one picture of 40 rows of 25, uint8 (1000, 3, 32, 32)."""
+    with Image.open(path) as picture:
+        whole = np.asarray(picture.convert("RGB")).reshape(40, 32, 25, 32, 3)
+    return whole.transpose(0, 2, 4, 1, 3).reshape(1000, 3, 32, 32)
 
 
 class Judge:

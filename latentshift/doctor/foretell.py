@@ -1,7 +1,7 @@
 """What refining will do to a pair: help, nothing or harm, by the change that a pilot of a few hundred samples shows.
 
 With real images the doctor does not guess: it refines a pilot under each setting, a larger one where that leaves it open, and
-looks at it with eyes that nothing climbed (two layers of a frozen SqueezeNet, which decide, and the pixels). The rule, and how
+looks at it with eyes that nothing climbed (a layer of a frozen SqueezeNet, which decides, and the pixels). The rule, and how
 often it was right on pairs that others trained (each by a constant chosen on the others), stands in `docs/doctor.md`.
 Without real images no sign can be foretold;
 only what cannot work is said.
@@ -50,29 +50,22 @@ class Forecast:
     evidence: str
 
 
-SURE = 1.5  # sum of standard deviations that is an answer
-CLEAR = 3.0  # sum from which on the first pilot is enough
-LAYERS = (5, 9)  # fires of SqueezeNet whose means over place are looked at
-DECIDING = len(LAYERS)
+SURE = 2.0  # sum of standard deviations that is an answer
+CLEAR = 5.0  # sum from which on the first pilot is enough
+LAYER = 5  # the fire of SqueezeNet whose means over place decide
 LARGER = 3  # where it is less, the pilot in all is so many times as large
 
 
 def total(changes: Sequence[Change]) -> float:
-    """Return what distance and density have gained together, each in standard deviations.
+    """Return what distance, density and coverage have gained together, each in standard deviations.
 
-    A sum and no vote, since one of the two may speak far louder. Coverage is shown and not counted: it agreed in sign wherever
-    it spoke.
+    A sum and no vote, since one of them may speak far louder.
     """
-    return sum(c.better for c in changes if c.metric in ("FD", "density"))
-
-
-def weighed(changes: Sequence[Sequence[Change]]) -> float:
-    """Return the mean of what the first `DECIDING` eyes say: the number that is the answer."""
-    return sum(total(row) for row in changes[:DECIDING]) / len(changes[:DECIDING])
+    return sum(c.better for c in changes)
 
 
 def verdict(found: float, sure: float = SURE) -> str:
-    """Return the answer that a weighed sum supports: `sure` for is help, against is harm, less is nothing."""
+    """Return the answer that a sum supports: `sure` for is help, against is harm, less is nothing."""
     return "nothing" if abs(found) < sure else "help" if found > 0 else "harm"
 
 
@@ -82,10 +75,9 @@ def above(scores: Array, real: Array) -> float:
 
 
 def eyes(reals: Array) -> list[Eye]:
-    """Return the doctor's eyes on a set of images (n, C, H, W) uint8: two layers of SqueezeNet, which decide, and pixels."""
-    side = max(reals.shape[2:])
-    deciding = [Eye(f"squeezenet-fire{i}", squeezenet(side, i), reals) for i in LAYERS]
-    return [*deciding, Eye("pixels", pixels, reals)]
+    """Return the doctor's eyes on images (n, C, H, W) uint8: a layer of SqueezeNet, which decides, and pixels."""
+    deciding = Eye(f"squeezenet-fire{LAYER}", squeezenet(max(reals.shape[2:]), LAYER), reals)
+    return [deciding, Eye("pixels", pixels, reals)]
 
 
 def as_bytes(x: Any, pair: Pair) -> Array:
@@ -120,9 +112,10 @@ class Seen(NamedTuple):
 
 @dataclass
 class Watch:
-    """Pilots under any setting, seen by `look`: `rows` samples, and `LARGER` times as many where these leave it open.
+    """Pilots under any setting, seen by `look`, whose first eye decides.
 
-    `make` is `pilot` for a pair: (setting, seed of sample 0, rows, start). What raw samples look like is seen once.
+    `rows` samples, and `LARGER` times as many where these leave it open. `make` is `pilot` for a pair: (setting, seed of sample
+    0, rows, start). What raw samples look like is seen once.
     """
 
     look: Sequence[Eye]
@@ -145,7 +138,7 @@ class Watch:
         self.say(f"a pilot of {self.rows} samples: {words}")
         after, score = self.part(setting, 0, self.rows)
         changes = [eye.changes(a, b, paired=paired) for eye, a, b in zip(self.look, self.raw[0], after, strict=True)]
-        if abs(weighed(changes)) >= CLEAR:
+        if abs(total(changes[0])) >= CLEAR:
             return Seen(changes, score, self.rows)
         more = (LARGER - 1) * self.rows
         self.say(f"{more:,} more: these leave it open")
@@ -189,7 +182,7 @@ def foretell(
     for name in settings:
         seen = watch.see(name)
         share = None if real is None else above(seen.score, real)
-        answer = verdict(weighed(seen.changes))
+        answer = verdict(total(seen.changes[0]))
         answer = "unsure" if WRONG[answer] > 0.5 else answer  # an answer that is wrong more often than right is none
         told = f"{seen.rows:,} samples; {_told(look, seen.changes)}" + (
             "" if share is None else f"; D scores the median sample above {share:.0%} of real images"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from latentshift.doctor.eye import Change, Eye
-from latentshift.doctor.foretell import Pilot, Watch, above, pilot, verdict, weighed
+from latentshift.doctor.foretell import Pilot, Watch, above, pilot, total, verdict
 from latentshift.sampler import load
 
 
@@ -17,18 +17,18 @@ def seen(fd, density, coverage=0.0):
 @pytest.mark.parametrize(
     ("changes", "answer"),
     [
-        (seen(2, 0), "help"),
-        (seen(-2, 0), "harm"),
+        (seen(3, 0), "help"),
+        (seen(-3, 0), "harm"),
         (seen(2, -2), "nothing"),
-        (seen(4, -2), "help"),
-        (seen(-0.8, -0.8), "harm"),
+        (seen(4, -1), "help"),
+        (seen(-1.2, -1.2), "harm"),
         (seen(1.2, 0), "nothing"),
-        (seen(0, 0, -9), "nothing"),
+        (seen(0, 0, -9), "harm"),
+        (seen(1, 1, 1), "help"),
     ],
 )
-def test_the_sum_of_distance_and_density(changes, answer):
-    assert verdict(weighed([changes])) == answer
-    assert verdict(weighed([changes, changes, seen(-99, 0)])) == answer, "the third eye does not decide"
+def test_the_sum_of_distance_density_and_coverage(changes, answer):
+    assert verdict(total(changes)) == answer
 
 
 def test_above_is_a_share_of_real_images():
@@ -54,7 +54,7 @@ def test_a_pilot_grows_only_where_it_leaves_the_answer_open():
         seen = Watch([eye], make, rows=60).see("auto")
         assert seen.rows == len(seen.score) == rows
         assert asked == [(0, 60), (60, 120)][: 1 + (rows > 60)]
-        assert verdict(weighed(seen.changes)) == ("help" if shift else "nothing")
+        assert verdict(total(seen.changes[0])) == ("help" if shift else "nothing")
 
 
 def test_a_larger_pilot_is_the_same_pilot_continued():

@@ -40,26 +40,32 @@ def test_a_truth_needs_three_standard_errors_and_no_judge_against_it(doctor, tol
     assert doctor.truth(told) == true
 
 
-def test_two_layers_decide_together(doctor):
-    seen = {"squeezenet-fire5": [4.5, -2.3, -9.0], "squeezenet-fire9": [1.0, 1.0, 9.0], "pixels": [-9.0, 0, 0]}
+def test_distance_density_and_coverage_are_added_up(doctor):
+    seen = {"squeezenet-fire5": [4.5, -1.5, -0.9], "squeezenet-fire9": [9.0, 9.0, 9.0], "pixels": [-9.0, 0, 0]}
     assert [doctor.answer(seen, sure) for sure in (1.5, 2.0, 2.5)] == ["help", "help", "nothing"]
-    assert doctor.answer(seen, 2.1, "fire5") == "help"
-    assert doctor.answer(seen, 2.1, "fire9") == "nothing"
+    assert doctor.answer(seen, 3.0, "without coverage") == "help"
+    assert doctor.answer(seen, 4.0, "distance alone") == "help"
     assert doctor.points("unsure", "help") == 0.5
 
 
 def test_a_pair_is_foretold_by_a_rule_chosen_on_the_others(doctor):
-    def record(name, z, true):
+    def record(name, z, true, fresh=False):
         big = [[true * 9.0, 0, 0]]
-        seen = {s: {f"squeezenet-{i}": [z, 0, 0] for i in ("fire5", "fire9")} for s in doctor.SETTINGS}
-        return {"pair": name, "truth": {s: {"one": big} for s in doctor.SETTINGS}, "seen": seen}
+        seen = {s: {"squeezenet-fire5": [z, 0, 0]} for s in doctor.SETTINGS}
+        return {"pair": name, "fresh": fresh, "truth": {s: {"one": big} for s in doctor.SETTINGS}, "seen": seen}
 
     # three pairs say that 1.6 means nothing; the last one, whose 1.6 means help, is judged by them and missed
     three = [record(n, 1.6, 0.0) for n in "abc"]
     text = doctor.tables([*three, record("d", 1.6, 1.0)])
     assert "| a | nothing, nothing |" in text
     assert "| d | **nothing, help** |" in text
-    assert 'always "nothing": 9 (75%)' in text
+    assert 'always "nothing" 75%' in text
+    # pairs trained here have a table of their own and choose nothing, however many they are
+    text = doctor.tables([*three, *(record(n, 1.6, 1.0, fresh=True) for n in "wxyz")])
+    others, fresh = text.split("pairs trained here")
+    assert "| a | nothing, nothing |" in others
+    assert "| z | **nothing, help** |" in fresh
+    assert 'always "help" 100%' in fresh
 
 
 def test_where_rules_stop(guard):
@@ -99,13 +105,15 @@ def test_the_guard_stops_where_the_table_counts(guard, reference, tmp_path, caps
 
 def test_a_cell_is_kept_and_not_measured_again(doctor, reference, tmp_path, monkeypatch):
     shared = reference("reference").parent
-    args = argparse.Namespace(shared=shared, out=tmp_path, rows=24, pilots=24, reals=60, reference=60, keep=tmp_path / "keep")
+    args = argparse.Namespace(
+        shared=shared, out=tmp_path, rows=24, pilots=24, reals=60, reference=60, fresh=None, keep=tmp_path / "keep"
+    )
     monkeypatch.setattr(doctor, "SETTINGS", {"auto": doctor.SETTINGS["auto"]})
     doctor.measure("sprites16-dcgan-bce", args)
     path = tmp_path / "sprites16-dcgan-bce.json"
     told = json.loads(path.read_text())
     assert set(told["truth"]["auto"]) == {"resnet20", "resnet56"}
-    assert set(told["seen"]["auto"]) == {"squeezenet-fire5", "squeezenet-fire9", "pixels", "above", "rows"}
+    assert set(told["seen"]["auto"]) == {"squeezenet-fire5", "pixels", "above", "rows"}
     assert told["seen"]["auto"]["rows"] in (24, 72)
     with np.load(tmp_path / "keep" / "sprites16-dcgan-bce-auto-710000.npz") as pilots:
         assert len(pilots["after"]) == told["seen"]["auto"]["rows"]
