@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import textwrap
 from typing import TYPE_CHECKING, Any
 
@@ -106,6 +107,8 @@ def _print(found: Examination, talk: Talk) -> None:
             talk.fact(line)
 
     for finding in found.findings:
+        if talk.quiet and finding.level in ("broken", "warning"):
+            print(f"{SIGNS[finding.level].strip()}: {finding.line()}", file=sys.stderr)
         say(finding.line(), 9, f"{SIGNS[finding.level]}  ")
     if found.forecasts:
         talk.fact("")

@@ -28,6 +28,16 @@ def test_refine_warns_of_a_broken_pair_and_goes_on(name, reference, tmp_path, ca
         assert sum(words in line for line in warned) == 1, warned
 
 
+def test_quiet_keeps_what_is_wrong(reference, capfd):
+    folder = reference("reference", "pairs", "broken-dead-critic")
+    assert run(["doctor", "--model", str(folder), "--num", "32", "--quiet"]) == 0
+    out, err = capfd.readouterr()
+    assert not out
+    assert sum(line.startswith("broken: ") for line in err.splitlines()) == len(err.splitlines()) >= 2
+    assert run(["doctor", "--model", "ring", "--num", "32", "--quiet"]) == 0
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_usable_pair_gives_no_warning(pair_name, reference):
     if pair_name.startswith(("broken", "absent")):
         pytest.skip("not a usable pair")

@@ -56,12 +56,12 @@ def test_a_pair_is_foretold_by_a_rule_chosen_on_the_others(doctor):
 
     # three pairs say that 1.6 means nothing; the last one, whose 1.6 means help, is judged by them and missed
     three = [record(n, 1.6, 0.0) for n in "abc"]
-    text = doctor.tables([*three, record("d", 1.6, 1.0)])
+    text = " ".join(doctor.tables([*three, record("d", 1.6, 1.0)]).split())
     assert "| a | nothing, nothing |" in text
     assert "| d | **nothing, help** |" in text
     assert 'always "nothing" 75%' in text
     # pairs trained here have a table of their own and choose nothing, however many they are
-    text = doctor.tables([*three, *(record(n, 1.6, 1.0, fresh=True) for n in "wxyz")])
+    text = " ".join(doctor.tables([*three, *(record(n, 1.6, 1.0, fresh=True) for n in "wxyz")]).split())
     others, fresh = text.split("pairs trained here")
     assert "| a | nothing, nothing |" in others
     assert "| z | **nothing, help** |" in fresh
