@@ -21,7 +21,9 @@ from __future__ import annotations
 
 import argparse
 import collections
+import itertools
 import json
+import math
 import os
 import textwrap
 import time
@@ -36,7 +38,7 @@ from third_party_pairs import PAIRS, pair_of, prepared, real_images
 
 from latentshift import load
 from latentshift.doctor.eye import Change, Eye
-from latentshift.doctor.foretell import SETTINGS, Pilot, Watch, above, eyes, pilot, scores_of, total, verdict
+from latentshift.doctor.foretell import FEW, SETTINGS, Pilot, Watch, above, eyes, pilot, scores_of, total, verdict
 from latentshift.files.write import write_json
 from latentshift.metrics.features import extract
 from latentshift.metrics.networks import load_network
@@ -55,17 +57,24 @@ ERRORS = 3.0  # standard errors that a truth needs
 
 #: the one constant of a rule: standard deviations that an answer needs
 SURE = (1.5, 2.0, 3.0, 4.0, 5.0)
+BANDS = (0.0, 0.05, FEW, 0.5, math.inf)  # densities of the raw samples
 DECIDES = "squeezenet-fire5"
 FORMS = {"the rule": 3, "without coverage": 2, "distance alone": 1}  # how many of the metrics are added up
 
 
+def moved(judges: dict[str, list[list[float]]]) -> list[list[float]]:
+    """Return each judge's changes over all draws from {judge: [draw][metric]}, in standard errors (+ is better)."""
+    return [[sum(metric) / len(metric) ** 0.5 for metric in zip(*draws, strict=True)] for draws in judges.values()]
+
+
 def truth(judges: dict[str, list[list[float]]]) -> str:
-    """Return help, nothing or harm from {judge: [draw][metric]}, changes in standard errors (+ is better)."""
-    balance = []
-    for draws in judges.values():
-        z = [sum(metric) / len(metric) ** 0.5 for metric in zip(*draws, strict=True)]
-        balance.append(sum(v >= ERRORS for v in z) - sum(v <= -ERRORS for v in z))
-    return sign(balance)
+    """Return help, nothing or harm from {judge: [draw][metric]}."""
+    return sign([sum(v >= ERRORS for v in z) - sum(v <= -ERRORS for v in z) for z in moved(judges)])
+
+
+def cancels(judges: dict[str, list[list[float]]]) -> bool:
+    """Tell whether the truth is "nothing" not because nothing moved, but because metrics or judges contradict each other."""
+    return truth(judges) == "nothing" and any(abs(v) >= ERRORS for z in moved(judges) for v in z)
 
 
 def sign(balance: list[int]) -> str:
@@ -126,7 +135,8 @@ def measure(name: str, args: argparse.Namespace) -> None:
             watch = watch or Watch(eyes(mine), make, args.pilots)
             seen = watch.see(setting)
             view: dict[str, Any] = {eye.name: zs(c) for eye, c in zip(watch.look, seen.changes, strict=True)}
-            told["seen"][setting] = {**view, "rows": seen.rows, **known(pair, seen.score, mine)}
+            among = {"among": round(seen.changes[0][1].before, 3)}  # density of the raw samples
+            told["seen"][setting] = {**view, "rows": seen.rows, **among, **known(pair, seen.score, mine)}
             told["seconds"]["seen"] = told["seconds"].get("seen", 0) + time.process_time() - began
             write_json(path, told)
         began = time.process_time()
@@ -186,20 +196,47 @@ def cells_of(records: list[dict[str, Any]]) -> Cells:
     }
 
 
+def group_of(record: dict[str, Any]) -> str:
+    if not record.get("fresh"):
+        return "pairs of others"
+    return (
+        "pairs trained here" if int(record["pair"].rpartition("-")[2]) > 1000 else "pairs trained here for 300 or 1,000 steps"
+    )
+
+
 def tables(records: list[dict[str, Any]]) -> str:
     """Return the counts and the tables of hits and misses as Markdown, of others' pairs and of those trained here."""
     cells, fresh = cells_of(records), [r["pair"] for r in records if r.get("fresh")]
     told = {form: foretold(cells, form, fresh) for form in FORMS}
-    parts = []
-    for words, some in (("pairs of others", [r for r in records if r["pair"] not in fresh]), ("pairs trained here", fresh)):
-        names = [r if isinstance(r, str) else r["pair"] for r in some]
-        if names:
-            parts.append(table(words, names, cells, told))
-    return "\n\n".join(parts)
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for r in records:
+        groups.setdefault(group_of(r), []).append(r)
+    parts = [table(words, groups[words], cells, told) for words in sorted(groups, key=len)]
+    return "\n\n".join([*parts, *by_density(records, told["the rule"][0])])
 
 
-def table(words: str, names: list[str], cells: Cells, told: dict[str, tuple[dict[Key, str], list[float]]]) -> str:
+def by_density(records: list[dict[str, Any]], said: dict[Key, str]) -> list[str]:
+    """Return a table of how often the rule is right where many and where few raw samples lie among real images."""
+    rows = [
+        (r["seen"][s]["among"], said[r["pair"], s], truth(r["truth"][s]))
+        for r in records
+        for s in SETTINGS
+        if (r["pair"], s) in said and "among" in r["seen"][s]
+    ]
+    lines = []
+    for low, high in itertools.pairwise(BANDS):
+        band = [(told, true) for among, told, true in rows if low <= among < high]
+        right, swapped = sum(a == b for a, b in band), sum({a, b} == {"help", "harm"} for a, b in band)
+        if band:
+            text = f"{low:g} and more" if high == BANDS[-1] else f"{low:g} to {high:g}"
+            lines.append(f"| {text} | {len(band)} | {right} ({right / len(band):.0%}) | {swapped} |")
+    head = "| density of raw samples | cells of all pairs | right | help for harm, or harm for help |\n| --- |" + " --- |" * 3
+    return ["\n".join([head, *lines])] if lines else []
+
+
+def table(words: str, records: list[dict[str, Any]], cells: Cells, told: dict[str, tuple[dict[Key, str], list[float]]]) -> str:
     """Return the counts and the tables of some of the pairs."""
+    names = [r["pair"] for r in records]
     true = {key: c[1] for key, c in cells.items() if key[0] in names}
     said, constants = told["the rule"]
     n = len(true)
@@ -207,8 +244,13 @@ def table(words: str, names: list[str], cells: Cells, told: dict[str, tuple[dict
     counts = [f"{form} {v:g} ({v / n:.0%})" for form, v in right.items()]
     common, count = collections.Counter(true.values()).most_common(1)[0]
     spread = " to ".join(f"{v:g}" for v in sorted({min(constants), max(constants)}))
+    cancelled = {(r["pair"], s) for r in records for s in SETTINGS if s in r["truth"] and cancels(r["truth"][s])} & true.keys()
+    plain = [said[k] == true[k] for k in true.keys() - cancelled]
+    always = f'always "{common}" {count / n:.0%}'
     text = (
-        f'{n} cells of {len(names)} {words}, constants {spread}, right: {"; ".join(counts)}; always "{common}" {count / n:.0%}.'
+        f"{n} cells of {len(names)} {words}, constants {spread}, right: {'; '.join(counts)}; {always}. "
+        f"In {len(cancelled)} of them judges or metrics contradict each other, so that nothing is the truth; of the others "
+        f"{sum(plain)} of {len(plain)} ({sum(plain) / max(1, len(plain)):.0%}) are right."
     )
     lines = [
         textwrap.fill(text, 126),

@@ -34,9 +34,17 @@ SETTINGS: dict[str, tuple[str, dict[str, Any], bool, str]] = {
     "picking": ("best-of-n/20", {"steps": 8}, False, "picking the best of 8 by D"),
 }
 
-#: chance that an answer is wrong: the misses of the leave-one-pair-out table in docs/doctor.md, one added to each side so that
-#: no chance is nil (27 cells: 3 of 13 help, 1 of 8 harm, 4 of 6 nothing)
-WRONG = {"help": 0.27, "nothing": 0.63, "harm": 0.2, "unsure": 0.5}
+FEW = 0.2  # density of the raw samples below which forecasts are little better than a guess
+
+#: chance that an answer is wrong where samples lie among real images: the misses in docs/doctor.json, one added to each side so
+#: that no chance is nil (3 of 20 help, 4 of 24 harm, 2 of 7 nothing)
+WRONG = {"help": 0.18, "nothing": 0.33, "harm": 0.19, "unsure": 0.5}
+WRONG_FAR = 0.36  # and where few do, whatever the answer (28 of 78)
+
+
+def chance(answer: str, among: float) -> float:
+    """Return the chance that an answer is wrong, where the density of the raw samples is `among`."""
+    return WRONG[answer] if among >= FEW or answer == "unsure" else max(WRONG[answer], WRONG_FAR)
 
 
 @dataclass(frozen=True)
@@ -182,12 +190,12 @@ def foretell(
     for name in settings:
         seen = watch.see(name)
         share = None if real is None else above(seen.score, real)
-        answer = verdict(total(seen.changes[0]))
-        answer = "unsure" if WRONG[answer] > 0.5 else answer  # an answer that is wrong more often than right is none
-        told = f"{seen.rows:,} samples; {_told(look, seen.changes)}" + (
+        answer, among = verdict(total(seen.changes[0])), seen.changes[0][1].before
+        far = "" if among >= FEW else f"few samples lie among real images (density {among:.2g}), so take this for a guess; "
+        told = f"{far}{seen.rows:,} samples; {_told(look, seen.changes)}" + (
             "" if share is None else f"; D scores the median sample above {share:.0%} of real images"
         )
-        out.append(Forecast(name, SETTINGS[name][3], answer, WRONG[answer], told))
+        out.append(Forecast(name, SETTINGS[name][3], answer, chance(answer, among), told))
     return out
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from latentshift.doctor.eye import Change, Eye
-from latentshift.doctor.foretell import Pilot, Watch, above, pilot, total, verdict
+from latentshift.doctor.foretell import FEW, WRONG, WRONG_FAR, Pilot, Watch, above, chance, pilot, total, verdict
 from latentshift.sampler import load
 
 
@@ -29,6 +29,12 @@ def seen(fd, density, coverage=0.0):
 )
 def test_the_sum_of_distance_density_and_coverage(changes, answer):
     assert verdict(total(changes)) == answer
+
+
+def test_far_from_real_images_an_answer_is_little_better_than_a_guess():
+    for answer in ("help", "harm", "nothing"):
+        assert chance(answer, FEW) == WRONG[answer] < chance(answer, FEW / 2) == WRONG_FAR < 0.5
+    assert chance("unsure", 0.0) == chance("unsure", 1.0) == 0.5
 
 
 def test_above_is_a_share_of_real_images():

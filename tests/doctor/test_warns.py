@@ -62,5 +62,4 @@ def test_real_images_of_another_kind_are_noticed(folder, file, warns, reference,
     assert ("other-kind" in {f.topic for f in found.findings}) == warns
     (told,) = found.forecasts
     assert ("another kind" in told.evidence) == warns
-    assert told.answer != "nothing", "an answer that is wrong more often than right"
     assert not warns or told.answer == "unsure"

@@ -40,6 +40,24 @@ def test_a_truth_needs_three_standard_errors_and_no_judge_against_it(doctor, tol
     assert doctor.truth(told) == true
 
 
+def test_hits_by_how_many_samples_lie_among_real_images(doctor):
+    def record(name, among, z, true):
+        seen = {s: {"squeezenet-fire5": [z, 0, 0], "among": among} for s in doctor.SETTINGS}
+        return {"pair": name, "truth": {s: {"one": [[9.0 * true, 0, 0]]} for s in doctor.SETTINGS}, "seen": seen}
+
+    text = doctor.tables([record("a", 0.01, 9, -1), record("b", 0.7, 9, 1), record("c", 0.01, -9, 0)])
+    assert "| 0 to 0.05 | 6 | 0 (0%) | 3 |" in text
+    assert "| 0.5 and more | 3 | 3 (100%) | 0 |" in text
+    assert "0.2 to 0.5" not in text
+
+
+def test_what_cancels_is_no_plain_nothing(doctor):
+    assert doctor.cancels(judges([4, -4, 0], [4, -4, 0]))
+    assert doctor.cancels({"one": [[4, 0, 0]], "two": [[0, -4, 0]]})
+    assert not doctor.cancels(judges([2.0, 0, 0], [2.0, 0, 0]))
+    assert not doctor.cancels(judges([4, 0, 0], [4, 0, 0]))
+
+
 def test_distance_density_and_coverage_are_added_up(doctor):
     seen = {"squeezenet-fire5": [4.5, -1.5, -0.9], "squeezenet-fire9": [9.0, 9.0, 9.0], "pixels": [-9.0, 0, 0]}
     assert [doctor.answer(seen, sure) for sure in (1.5, 2.0, 2.5)] == ["help", "help", "nothing"]
@@ -52,7 +70,12 @@ def test_a_pair_is_foretold_by_a_rule_chosen_on_the_others(doctor):
     def record(name, z, true, fresh=False):
         big = [[true * 9.0, 0, 0]]
         seen = {s: {"squeezenet-fire5": [z, 0, 0]} for s in doctor.SETTINGS}
-        return {"pair": name, "fresh": fresh, "truth": {s: {"one": big} for s in doctor.SETTINGS}, "seen": seen}
+        return {
+            "pair": f"{name}-3000" if fresh else name,
+            "fresh": fresh,
+            "truth": {s: {"one": big} for s in doctor.SETTINGS},
+            "seen": seen,
+        }
 
     # three pairs say that 1.6 means nothing; the last one, whose 1.6 means help, is judged by them and missed
     three = [record(n, 1.6, 0.0) for n in "abc"]
@@ -64,7 +87,7 @@ def test_a_pair_is_foretold_by_a_rule_chosen_on_the_others(doctor):
     text = " ".join(doctor.tables([*three, *(record(n, 1.6, 1.0, fresh=True) for n in "wxyz")]).split())
     others, fresh = text.split("pairs trained here")
     assert "| a | nothing, nothing |" in others
-    assert "| z | **nothing, help** |" in fresh
+    assert "| z-3000 | **nothing, help** |" in fresh
     assert 'always "help" 100%' in fresh
 
 
@@ -113,7 +136,7 @@ def test_a_cell_is_kept_and_not_measured_again(doctor, reference, tmp_path, monk
     path = tmp_path / "sprites16-dcgan-bce.json"
     told = json.loads(path.read_text())
     assert set(told["truth"]["auto"]) == {"resnet20", "resnet56"}
-    assert set(told["seen"]["auto"]) == {"squeezenet-fire5", "pixels", "above", "rows"}
+    assert set(told["seen"]["auto"]) == {"squeezenet-fire5", "pixels", "above", "among", "rows"}
     assert told["seen"]["auto"]["rows"] in (24, 72)
     with np.load(tmp_path / "keep" / "sprites16-dcgan-bce-auto-710000.npz") as pilots:
         assert len(pilots["after"]) == told["seen"]["auto"]["rows"]
