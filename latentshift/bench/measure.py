@@ -18,6 +18,7 @@ from ..engine.climb import readied
 from ..engine.precision import networks as forms
 from ..engine.run import Settings
 from ..engine.steps import filled, padded
+from ..engine.threads import PAD
 from ..landscape import Landscape
 from ..model import Pair
 from ..noise import Draw
@@ -84,14 +85,14 @@ def careful(nets: pairs.Networks) -> Step:
     return step
 
 
-def own(pair: Pair, z: Tensor) -> Step:
-    """The engine's step of I-FGSM: what `Engine.run` calls for each chunk by default, padding and update included."""
+def own(pair: Pair, z: Tensor, pad: int = PAD) -> Step:
+    """The engine's step of I-FGSM: what `Engine.run` calls for each chunk, padding and update included."""
     climb = IFGSM(steps=20, eps=None, step_size=STEP, support="free")
     rows = len(z)
-    index = filled(torch.arange(rows), padded(rows, z.device))
+    index = filled(torch.arange(rows), padded(rows, z.device, pad))
     land = Landscape(pair, Context(seed=index, point0=z[index]))
     land.counted = land.distinct = rows
-    readied(land)
+    readied(land, pad)
     draw = Draw(index)
     start = climb.init(z[index], land, draw)
 
