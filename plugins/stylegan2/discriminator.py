@@ -26,7 +26,7 @@ from latentshift.errors import RequestError, ShapeError
 
 from .config import DiscriminatorConfig
 from .networks import Mapping, Skip
-from .ops import Filter, Linear, resample, scaled_activate
+from .ops import Filter, Linear, convolved, resample, scaled_activate
 
 Grouping = Literal["reference", "group", "alone"]
 
@@ -49,7 +49,7 @@ class Conv(nn.Module):
             x = resample(x, self.fir.thin(), pad=(k // 2 + (t - 1) // 2, k // 2 + (t - 2) // 2))
             x = F.conv2d(x, self.weight, stride=2)
         else:
-            x = F.conv2d(x, self.weight, padding=k // 2)
+            x = convolved(x, self.weight)
         clamp = None if self.clamp is None else self.clamp * gain
         return scaled_activate(x, self.gain, self.bias, self.act, gain, clamp)
 

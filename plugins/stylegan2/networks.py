@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from latentshift.errors import RequestError, ShapeError
 
 from .config import MappingConfig, SynthesisConfig
-from .ops import Filter, Linear, normalise, resample, scaled_activate
+from .ops import Filter, Linear, convolved, normalise, resample, scaled_activate
 
 NoiseMode = Literal["const", "random", "none"]
 
@@ -113,7 +113,7 @@ class SynthesisLayer(Modulated):
             pad = (lo, t + 1 - k - lo)
             x = resample(x, self.fir.thin(), pad=pad, gain=4)
         else:
-            x = F.conv2d(x, self.weight, padding=k // 2)
+            x = convolved(x, self.weight)
         d = (s.square() @ self.squares().t() + 1e-8).rsqrt()
         return scaled_activate(x, d, self.bias, self.act, gain, self.clamp if self.clamp is None else self.clamp * gain, noise)
 
@@ -169,9 +169,8 @@ class Skip(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         f, t = self.fir.thin(), self.fir.taps
         if self.up == 2:
-            return resample(F.conv2d(x, self.weight * self.scale), f, up=2, pad=((t + 1) // 2, (t - 2) // 2), gain=4)
-        x = resample(x, f, down=2, pad=((t - 1) // 2, (t - 2) // 2))
-        return F.conv2d(x, self.weight * self.scale)
+            return resample(convolved(x, self.weight * self.scale), f, up=2, pad=((t + 1) // 2, (t - 2) // 2), gain=4)
+        return convolved(resample(x, f, down=2, pad=((t - 1) // 2, (t - 2) // 2)), self.weight * self.scale)
 
 
 class SynthesisBlock(nn.Module):

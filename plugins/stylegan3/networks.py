@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from latentshift.errors import ShapeError
 
 from ..stylegan2.networks import Modulated, project
-from ..stylegan2.ops import Linear, resample
+from ..stylegan2.ops import Linear, convolved, resample
 from .config import SynthesisConfig
 from .filters import Plan, table
 
@@ -55,7 +55,7 @@ class Input(nn.Module):
         y = freqs[:, :, 1, None, None] * grid[None, None, :, None]
         waves = torch.sin(2 * math.pi * (x + y + phases[:, :, None, None])) * amplitude[:, :, None, None]
         mix = (self.weight / math.sqrt(self.channels))[:, :, None, None]
-        return F.conv2d(waves, mix)
+        return convolved(waves, mix)
 
 
 class Layer(Modulated):
@@ -90,7 +90,8 @@ class Layer(Modulated):
             q = self.squares()
             a = (q.mean(1) / p.kernel**2).rsqrt()  # 1 / root mean square of each output channel's weights
             d = a * (s.square() @ (q * a.square()[:, None]).t() + 1e-8).rsqrt() * gain
-            x = F.conv2d(x * s[:, :, None, None], self.weight, padding=p.kernel - 1)
+            x = x * s[:, :, None, None]
+            x = convolved(x, self.weight) if p.kernel == 1 else F.conv2d(x, self.weight, padding=p.kernel - 1)
             x = torch.addcmul(self.bias[None, :, None, None], x, d[:, :, None, None])
         slope = 1.0 if p.is_torgb else 0.2
         # The gain of the nonlinearity commutes with it and rides on the filter.
