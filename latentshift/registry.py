@@ -11,7 +11,7 @@ import inspect
 import re
 import warnings
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, entry_points
 from typing import Any
 
 from .errors import LatentshiftWarning, UnknownNameError
@@ -42,7 +42,14 @@ def names(group: str) -> list[str]:
 def package_of(group: str, name: str) -> str:
     """Return the distribution that registered a name."""
     dist = _points(group)[name].dist
-    return f"{dist.name} {dist.version}" if dist else "unknown"
+    return _titled(dist) if dist else "unknown"
+
+
+@functools.cache
+def _titled(dist: Distribution) -> str:
+    """Return name and version; each asks for the whole metadata to be parsed anew, once for every name that it registers."""
+    told = dist.metadata
+    return f"{told['Name']} {told['Version']}"
 
 
 def get(group: str, name: str) -> Any:
